@@ -1,0 +1,139 @@
+"""What a run is: frozen dataclasses, read from TOML, written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dropattack.names import unknown
+
+__all__ = ["Config", "Named", "Training"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """Something chosen by name, with its options (a ``[model]`` or ``[method]`` table of the TOML file)."""
+
+    name: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def from_table(cls, section: str, table: Mapping[str, Any]) -> Named:
+        """Read ``{name = "…", option = …}``.
+
+        Raises:
+            ValueError: the name is missing.
+        """
+        if not isinstance(table.get("name"), str):
+            raise ValueError(f"[{section}]: expected a `name`, got {', '.join(table) or 'an empty table'}")
+        return cls(table["name"], {key: value for key, value in table.items() if key != "name"})
+
+    def to_table(self) -> dict[str, Any]:
+        """The inverse of :meth:`from_table`."""
+        return {"name": self.name, **self.options}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The training loop. The defaults of batch size and learning rate are the paper's (section 4.2).
+
+    Attributes:
+        epochs: passes over the training data; the paper does not say how many.
+        batch_size: examples a step; the last batch of an epoch may be smaller.
+        learning_rate: Adam's.
+        seed: of initial weights, data order, dropout and masks; each has a stream of its own, so that two methods with
+            one seed start from the same weights and see the same batches.
+        device: where to train, such as ``"cpu"`` or ``"cuda"``.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    seed: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"training.{name}: expected a whole number of at least 1, got {value!r}")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"training.seed: expected a whole number of at least 0, got {self.seed!r}")
+        if not isinstance(self.learning_rate, int | float) or not self.learning_rate > 0:
+            raise ValueError(f"training.learning_rate: expected a positive number, got {self.learning_rate!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    data: str = "mnist-5k"
+    model: Named = Named("lenet5")
+    method: Named = Named("standard")
+    training: Training = Training()
+
+    @classmethod
+    def from_tables(cls, tables: Mapping[str, Any]) -> Config:
+        """Read nested tables, as TOML and JSON give them.
+
+        Raises:
+            ValueError: an unknown key (the message names the nearest known ones), or a value out of range.
+        """
+        for key in tables:
+            if key not in (known := [field.name for field in dataclasses.fields(cls)]):
+                raise ValueError(unknown("config key", key, known))
+        training = tables.get("training", {})
+        for key in training:
+            if key not in (known := [field.name for field in dataclasses.fields(Training)]):
+                raise ValueError(unknown("config key", f"training.{key}", [f"training.{name}" for name in known]))
+        defaults = cls()
+        return cls(
+            data=tables.get("data", defaults.data),
+            model=Named.from_table("model", tables["model"]) if "model" in tables else defaults.model,
+            method=Named.from_table("method", tables["method"]) if "method" in tables else defaults.method,
+            training=Training(**training),
+        )
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> Config:
+        """Read a TOML file.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not TOML, an unknown key, or a value out of range; the message names the file.
+        """
+        try:
+            return cls.from_tables(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as error:  # tomllib.TOMLDecodeError is one
+            raise ValueError(f"{path}: {error}") from error
+
+    def to_tables(self) -> dict[str, Any]:
+        """The inverse of :meth:`from_tables`, in types that JSON has."""
+        tables = {
+            "data": self.data,
+            "model": self.model.to_table(),
+            "method": self.method.to_table(),
+            "training": dataclasses.asdict(self.training),
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(tables))
+        return plain
+
+    def differences(self, other: Config) -> list[str]:
+        """The keys in which two configurations differ, such as ``training.epochs``, with both values."""
+        mine, theirs = _flat(self.to_tables()), _flat(other.to_tables())
+        return [
+            f"{key} ({mine.get(key)!r} and {theirs.get(key)!r})"
+            for key in dict.fromkeys([*mine, *theirs])
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tables.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat

@@ -1,0 +1,40 @@
+"""Training methods: each replaces ``loss.backward()``, see :mod:`dropattack.methods.base`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.methods.dropattack import DropAttack
+from dropattack.methods.standard import Standard
+from dropattack.names import unknown
+
+__all__ = ["METHODS", "Cost", "DropAttack", "Method", "Standard", "StepRecord", "build_method"]
+
+METHODS: dict[str, type[Method]] = {
+    "standard": Standard,
+    "dropattack": DropAttack,
+}
+
+
+def build_method(name: str, model: nn.Module, **hyperparameters: Any) -> Method:
+    """The method called ``name``, built on ``model``.
+
+    Args:
+        name: a key of ``METHODS``.
+        model: the network.
+        **hyperparameters: arguments of the method's class.
+
+    Raises:
+        ValueError: an unknown method or hyperparameter; the message lists the nearest known ones.
+    """
+    if name not in METHODS:
+        raise ValueError(unknown("method", name, METHODS))
+    known = [parameter for parameter in inspect.signature(METHODS[name]).parameters if parameter != "model"]
+    for key in hyperparameters:
+        if key not in known:
+            raise ValueError(unknown("hyperparameter", key, known, owner=name))
+    return METHODS[name](model, **hyperparameters)

@@ -1,0 +1,271 @@
+"""DropAttack: masked adversarial perturbations of the input and of weights (Ni, Li and Kao 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dropattack.ascent import (
+    NormScope,
+    bernoulli_mask,
+    check_nonnegative,
+    check_probability,
+    norms,
+    random_like,
+    units,
+)
+from dropattack.methods.base import Cost, Method, Step, StepRecord
+from dropattack.sites import ParameterSite, Site, find_parameters, find_site
+
+__all__ = ["DropAttack"]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Attack:
+    """Sites that are perturbed together, in passes of their own."""
+
+    name: str
+    sites: tuple[Site, ...]
+    epsilon: float
+    probability: float
+    scope: NormScope
+
+
+class DropAttack(Method):
+    r"""Adds the gradients at masked, perturbed inputs and weights to the clean gradient.
+
+    Algorithm 1 of Ni, Li and Kao, "DropAttack: a masked weight adversarial training method to improve generalization
+    of neural networks" (arXiv:2108.12805), and Algorithm 2 for ``ascent_steps`` K > 1. With :math:`v` the attacked
+    input or weights, :math:`g = \nabla_\theta L`, and one mask :math:`M \sim \mathrm{Bernoulli}(p)` a step:
+
+    .. math::
+        G^{(0)} = \nabla_v L(v), \quad
+        r^{(t)} = \epsilon \, M \odot G^{(t)} / \lVert G^{(t)} \rVert_2, \quad
+        G^{(t+1)} = G^{(t)} + \tfrac1K \nabla_v L(v + r^{(t)}),
+
+    and ``.grad`` gains :math:`g + \sum_\text{attacks} \tfrac1K \sum_{t<K} \nabla_\theta L(v + r^{(t)})`.
+    The input is one attack, all the chosen weights together are the other (eq. 5).
+
+    Where the paper contradicts itself, this is what is done by default: the probability is that of an entry *being
+    attacked*, and the clean loss has weight 1 (Algorithm 1; the printed Algorithm 2 would count it twice). The weight
+    attack perturbs the weights (eq. 5 and 7; Algorithm 2 prints the input there). The clean pass is not repeated for
+    each ascent step, and a perturbation replaces the one before. Norms are taken for each example of an input, which
+    keeps epsilon independent of the batch size, and for each weight tensor. The other readings are options.
+
+    Cost: ``1 + K`` forward and backward passes for each attack added to one clean pass: 2 for the input alone with
+    K = 1, 3 for input and weights.
+
+    Args:
+        model: the network.
+        inputs: what "the input" is: ``"input"``, the first floating-point argument of the model (pixels); a module
+            name, its output (an embedding layer); a parameter name, that weight, with a norm over the tensor, as the
+            authors' code attacks the embedding weight; None, no input attack.
+        weights: names or ``fnmatch`` patterns of the attacked parameters; ``()`` for none. A pattern skips frozen ones.
+        epsilon: norm of the input perturbation before masking; at least 0.
+        epsilon_weights: the same for each weight; None: as ``epsilon``.
+        attack_probability: P(an entry is attacked), in [0, 1]; 1 attacks all entries, 0 none.
+        attack_probability_weights: the same for weights; None: as ``attack_probability``.
+        ascent_steps: K of Algorithm 2; at least 1.
+        clean_weight: weight of the clean gradient; at least 0.
+        mask_then_normalize: mask the gradient first, so that the perturbation keeps norm epsilon: the maximizer of the
+            masked linear problem, and what eq. 12's penalty belongs to.
+        accumulate: add each ascent step's perturbation to the ones before (norm up to K epsilon), as the authors' code
+            does.
+        input_norm: ``"example"`` or ``"tensor"`` (one norm for the batch).
+        weight_norm: ``"tensor"`` or ``"global"`` (one norm for all attacked weights together).
+        relative_epsilon: read epsilons as shares of the norm of what is perturbed, in the same scope.
+        direction: ``"gradient"``, or ``"random"``: Gaussian directions of the same norms on the entries where the
+            gradient is not zero, the control that any gain from the gradient must beat.
+        reduction: ``"sum"``, or ``"mean"``: divide by ``clean_weight`` plus the number of attacks, which keeps the
+            gradient's scale (it matters to SGD, clipping and weight decay; Adam is indifferent).
+        batch_dim: the dimension of the input that counts examples (1 for time-major sequences).
+        sync_perturbation: average the attacked weights' gradients over the processes of the default group, so that
+            all perturb alike; otherwise each perturbs by its own micro-batch.
+        generator: draws the masks, on the device of the attacked tensors. None: a new one with PyTorch's fixed
+            default seed. The global random stream is never touched.
+
+    Raises:
+        ValueError: an unknown or frozen site, a probability outside [0, 1], a negative epsilon, an unknown option,
+            nothing to attack.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+        >>> method = DropAttack(model, inputs="input", weights=("0.weight",), epsilon=0.5, attack_probability=0.7)
+        >>> x, y = torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+        >>> loss = method.backward(lambda: nn.functional.cross_entropy(model(x), y))
+        >>> method.cost
+        Cost(forwards=3, backwards=3)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: str | None = None,
+        weights: Sequence[str] = (),
+        epsilon: float = 5.0,
+        epsilon_weights: float | None = None,
+        attack_probability: float = 0.5,
+        attack_probability_weights: float | None = None,
+        ascent_steps: int = 1,
+        *,
+        clean_weight: float = 1.0,
+        mask_then_normalize: bool = False,
+        accumulate: bool = False,
+        input_norm: Literal["example", "tensor"] = "example",
+        weight_norm: Literal["tensor", "global"] = "tensor",
+        relative_epsilon: bool = False,
+        direction: Literal["gradient", "random"] = "gradient",
+        reduction: Literal["sum", "mean"] = "sum",
+        batch_dim: int = 0,
+        sync_perturbation: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(model)
+        if ascent_steps < 1 or int(ascent_steps) != ascent_steps:
+            raise ValueError(f"ascent_steps: expected a whole number of at least 1, got {ascent_steps}")
+        _check_choice("input_norm", input_norm, ("example", "tensor"))
+        _check_choice("weight_norm", weight_norm, ("tensor", "global"))
+        _check_choice("direction", direction, ("gradient", "random"))
+        _check_choice("reduction", reduction, ("sum", "mean"))
+        epsilon = check_nonnegative("epsilon", epsilon)
+        probability = check_probability("attack_probability", attack_probability)
+        self._attacks: list[_Attack] = []
+        if inputs is not None:
+            site = find_site(self.model, inputs)
+            scope: NormScope = "tensor" if isinstance(site, ParameterSite) else input_norm
+            self._attacks.append(_Attack("inputs", (site,), epsilon, probability, scope))
+        if sites := find_parameters(self.model, weights):
+            self._attacks.append(
+                _Attack(
+                    "weights",
+                    tuple(sites),
+                    epsilon if epsilon_weights is None else check_nonnegative("epsilon_weights", epsilon_weights),
+                    probability
+                    if attack_probability_weights is None
+                    else check_probability("attack_probability_weights", attack_probability_weights),
+                    weight_norm,
+                )
+            )
+        if not self._attacks:
+            raise ValueError("nothing to attack: name `inputs`, `weights` or both")
+        self._check_distinct()
+        self.ascent_steps = int(ascent_steps)
+        self.clean_weight = check_nonnegative("clean_weight", clean_weight)
+        self.mask_then_normalize = mask_then_normalize
+        self.accumulate = accumulate
+        self.relative_epsilon = relative_epsilon
+        self.direction = direction
+        self.reduction = reduction
+        self.batch_dim = batch_dim
+        self.sync_perturbation = sync_perturbation
+        self._generator = generator
+
+    @property
+    def cost(self) -> Cost:
+        """One clean pass, and K passes for each attack."""
+        passes = 1 + len(self._attacks) * self.ascent_steps
+        return Cost(forwards=passes, backwards=passes)
+
+    def _step(self, step: Step) -> StepRecord:
+        scale = 1.0 if self.reduction == "sum" else 1 / (self.clean_weight + len(self._attacks))
+        sites = [site for attack in self._attacks for site in attack.sites]
+        record = StepRecord(clean_loss=step.run(self.clean_weight * scale, watch=sites, clean=True))
+        clean_scale = self.clean_weight * scale or 1.0  # what the watched gradients were multiplied by
+        clean = {site: _found(site) / clean_scale for site in sites}
+        for attack in self._attacks:
+            ascent = [clean[site] for site in attack.sites]
+            masks = [self._mask(site, gradient, attack) for site, gradient in zip(attack.sites, ascent, strict=True)]
+            record.masks |= _by_name(attack.sites, masks)
+            record.gradient_norms |= _by_name(attack.sites, self._norms(ascent, attack))
+            offsets = [torch.zeros_like(gradient) for gradient in ascent]
+            losses = record.adversarial_losses.setdefault(attack.name, [])
+            for t in range(self.ascent_steps):
+                new = self._perturbations(attack, ascent, masks)
+                offsets = [old + r for old, r in zip(offsets, new, strict=True)] if self.accumulate else new
+                more_to_come = t + 1 < self.ascent_steps
+                losses.append(
+                    step.run(
+                        scale / self.ascent_steps,
+                        dict(zip(attack.sites, offsets, strict=True)),
+                        watch=attack.sites if more_to_come else (),
+                    )
+                )
+                if more_to_come:
+                    ascent = [g + _found(site) / scale for g, site in zip(ascent, attack.sites, strict=True)]
+            record.perturbations |= _by_name(attack.sites, offsets)
+        return record
+
+    def _norms(self, gradients: list[Tensor], attack: _Attack) -> list[Tensor]:
+        """One norm an example, or one a tensor (also where the perturbation has a global norm)."""
+        if attack.scope == "example":
+            return [norm.reshape(-1) for norm in norms(gradients, "example", self.batch_dim)]
+        return [norm.reshape(()) for norm in norms(gradients, "tensor")]
+
+    def _perturbations(self, attack: _Attack, ascent: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+        """Equation 6 and the mask of Algorithm 1 (or the other order)."""
+        directions = ascent
+        if self.sync_perturbation and attack.name == "weights":
+            directions = [_averaged(direction) for direction in directions]
+        if self.direction == "random":
+            directions = [random_like(direction, self._generator_on(direction.device)) for direction in directions]
+        if self.mask_then_normalize:
+            directions = [direction * mask for direction, mask in zip(directions, masks, strict=True)]
+        lengths: Sequence[Tensor | float] = [attack.epsilon] * len(directions)
+        if self.relative_epsilon:
+            values = [site.value for site in attack.sites]
+            lengths = [attack.epsilon * norm for norm in norms(values, attack.scope, self.batch_dim)]
+        return [
+            (unit * length * mask).to(unit.dtype)
+            for unit, length, mask in zip(
+                units(directions, attack.scope, self.batch_dim), lengths, masks, strict=True
+            )
+        ]
+
+    def _mask(self, site: Site, gradient: Tensor, attack: _Attack) -> Tensor:
+        mask = bernoulli_mask(gradient, attack.probability, self._generator_on(gradient.device))
+        if self.sync_perturbation and isinstance(site, ParameterSite):
+            torch.distributed.broadcast(mask, src=0)
+        return mask
+
+    def _generator_on(self, device: torch.device) -> torch.Generator:
+        if self._generator is None:
+            self._generator = torch.Generator(device)
+        if self._generator.device.type != device.type:
+            raise ValueError(
+                f"generator: expected one on {device.type}, where the attacked tensors are, got "
+                f"{self._generator.device.type}; make it with torch.Generator({device.type!r})"
+            )
+        return self._generator
+
+    def _check_distinct(self) -> None:
+        parameters = [
+            site for attack in self._attacks for site in attack.sites if isinstance(site, ParameterSite)
+        ]
+        if len({id(site.parameter) for site in parameters}) < len(parameters):
+            raise ValueError(
+                f"{parameters[0].name!r} is attacked both as `inputs` and as one of `weights`; name it once"
+            )
+
+
+def _by_name(sites: Sequence[Site], values: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {site.name: value for site, value in zip(sites, values, strict=True)}
+
+
+def _found(site: Site) -> Tensor:
+    """The watched gradient; zero where the loss does not depend on the site, so that nothing is perturbed."""
+    return torch.zeros_like(site.value) if site.gradient is None else site.gradient
+
+
+def _averaged(gradient: Tensor) -> Tensor:
+    total = gradient.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

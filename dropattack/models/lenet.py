@@ -1,0 +1,36 @@
+"""LeNet-5 (LeCun et al. 1998) with the dimensions of the DropAttack paper, section 4.2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LeNet5"]
+
+
+class LeNet5(nn.Module):
+    """Two 5 x 5 convolutions (1-6-16 channels) and three linear layers (400-120-84-10).
+
+    The first convolution pads by 2: the paper's 400 features need it on 28 x 28 images, which would otherwise leave
+    256. ReLU and max pooling, as the paper does not name its activations.
+
+    Args:
+        classes: number of classes.
+    """
+
+    def __init__(self, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
+        self.fc1 = nn.Linear(400, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(n, classes)`` of images ``(n, 1, 28, 28)``."""
+        hidden = nn.functional.max_pool2d(torch.relu(self.conv1(images)), 2)
+        hidden = nn.functional.max_pool2d(torch.relu(self.conv2(hidden)), 2)
+        hidden = torch.relu(self.fc1(hidden.flatten(1)))
+        hidden = torch.relu(self.fc2(hidden))
+        logits: Tensor = self.fc3(hidden)
+        return logits

@@ -1,0 +1,232 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import platform
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from dropattack import checkpoint
+from dropattack.checkpoint import Run, load_run
+from dropattack.config import Config
+from dropattack.data import Dataset, load_dataset
+from dropattack.methods import METHODS, build_method
+from dropattack.models import build_model
+
+__all__ = ["evaluate", "train"]
+
+
+def train(
+    config: Config,
+    path: str | Path,
+    *,
+    dataset: Dataset | None = None,
+    data_dir: str | Path | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train, or go on where an earlier call with the same configuration was stopped.
+
+    The folder receives ``config.json`` (with what the data set was found to hold), and after each epoch
+    ``history.csv``, ``last.safetensors`` and, when validation accuracy rose, ``best.safetensors``; at the end
+    ``metrics.json``, whose presence means finished. A run that is killed and started again ends with the same bits on
+    the same machine: weights, optimizer, random streams and data order are all in the checkpoint.
+
+    Args:
+        config: what to train.
+        path: the run's folder, made if needed.
+        dataset: the data, if it is in memory already; otherwise loaded by ``config.data``.
+        data_dir: as for :func:`dropattack.data.load_dataset`.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        The best model on validation data, with configuration and metrics.
+
+    Raises:
+        ValueError: the folder belongs to another configuration or other data, or a checkpoint is broken.
+    """
+    folder = Path(path)
+    dataset = dataset or load_dataset(config.data, data_dir)
+    _claim(folder, config, dataset)
+    if (folder / "metrics.json").is_file():
+        return load_run(folder)
+    device = torch.device(config.training.device)
+    with torch.random.fork_rng():  # the caller's random stream is left alone
+        state = _State(config, folder)
+        steps = -(-len(dataset.train) // config.training.batch_size)
+        bar = tqdm(
+            total=config.training.epochs * steps,
+            initial=len(state.history) * steps,
+            desc=f"training {config.method.name}",
+            unit="step",
+            disable=not progress,
+        )
+        with bar:
+            for epoch in range(len(state.history) + 1, config.training.epochs + 1):
+                start = time.perf_counter()
+                state.model.train()
+                for batch in dataset.train.shuffled(config.training.batch_size, state.data_order):
+                    images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+                    for _ in state.method.steps(functools.partial(_loss, state.model, images, labels)):
+                        state.optimizer.step()
+                        state.optimizer.zero_grad()
+                    bar.update()
+                row: dict[str, float] = {"epoch": epoch, "seconds": time.perf_counter() - start}
+                for split in ("train", "validation"):
+                    found = evaluate(state.model, dataset[split].batches())
+                    row |= {f"{split}_{key}": value for key, value in found.items()}
+                bar.set_postfix_str(f"validation accuracy {row['validation_accuracy']:.2%}")
+                state.finish_epoch(row)
+    return _finish(folder, config, dataset, state)
+
+
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Mean cross-entropy (nats) and accuracy over all examples, in evaluation mode; training flags are put back.
+
+    Args:
+        model: maps inputs to logits ``(n, classes)``.
+        batches: inputs and labels ``(n,)``, of any sizes.
+    """
+    training = {module: module.training for module in model.modules()}
+    device = next(model.parameters()).device
+    loss, correct, count = 0.0, 0, 0
+    model.eval()
+    try:
+        with torch.no_grad():
+            for inputs, labels in batches:
+                logits, targets = model(inputs.to(device)), labels.to(device)
+                loss += nn.functional.cross_entropy(logits, targets, reduction="none").double().sum().item()
+                correct += int((logits.argmax(1) == targets).sum().item())
+                count += len(targets)
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+    return {"loss": loss / count, "accuracy": correct / count}
+
+
+def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(images), labels)
+
+
+class _State:
+    """All that changes during training, and its checkpoint."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        seed, device = config.training.seed, torch.device(config.training.device)
+        torch.manual_seed(_stream(seed, "weights and dropout"))
+        self.folder = folder
+        self.model = build_model(config.model.name, **config.model.options).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.learning_rate)
+        self.data_order = torch.Generator().manual_seed(_stream(seed, "data order"))
+        self.masks = torch.Generator(device).manual_seed(_stream(seed, "masks"))
+        randomness = {"generator": self.masks} if _takes_generator(config.method.name) else {}
+        self.method = build_method(config.method.name, self.model, **config.method.options, **randomness)
+        self.history: list[dict[str, float]] = []
+        if (folder / "last.safetensors").is_file():
+            self._restore(*checkpoint.load(folder / "last.safetensors"))
+
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """Add a row to the history and write the checkpoints; a kill between any two lines loses nothing."""
+        best = max((earlier["validation_accuracy"] for earlier in self.history), default=-1.0)
+        self.history.append(row)
+        if row["validation_accuracy"] > best:
+            checkpoint.save(self.folder / "best.safetensors", checkpoint.model_tensors(self.model), {"row": row})
+        checkpoint.save(self.folder / "last.safetensors", self._tensors(), {"history": self.history})
+        self.write_history()
+
+    def write_history(self) -> None:
+        """Write ``history.csv``, a view of what the last checkpoint holds."""
+        checkpoint.write_text(self.folder / "history.csv", pd.DataFrame(self.history).to_csv(index=False))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = checkpoint.model_tensors(self.model)
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
+        return tensors | {f"random.{name}": state for name, state in self._random_states().items()}
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {
+            "global": torch.get_rng_state(),
+            "data_order": self.data_order.get_state(),
+            "masks": self.masks.get_state(),
+        }
+        if self.masks.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.masks.device)
+        return states
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
+        for name, tensor in tensors.items():
+            group, _, rest = name.partition(".")
+            groups[group][rest] = tensor
+        self.model.load_state_dict(groups["model"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups["optimizer"].items():
+            index, _, key = name.partition(".")
+            moments.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        torch.set_rng_state(groups["random"]["global"])
+        self.data_order.set_state(groups["random"]["data_order"])
+        self.masks.set_state(groups["random"]["masks"])
+        if "cuda" in groups["random"]:
+            torch.cuda.set_rng_state(groups["random"]["cuda"], self.masks.device)
+        self.history = state["history"]
+        self.write_history()
+
+
+def _claim(folder: Path, config: Config, dataset: Dataset) -> None:
+    """Write ``config.json``, or check that the one in the folder is ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"config": config.to_tables(), "data": dataset.description(), "versions": _versions()}
+    file = folder / "config.json"
+    if not file.is_file():
+        checkpoint.write_text(file, json.dumps(about, indent=2) + "\n")
+        return
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if differing := Config.from_tables(found["config"]).differences(config):
+        raise ValueError(
+            f"{folder} belongs to another configuration: {'; '.join(differing)}; choose another folder or delete it"
+        )
+    if found["data"] != about["data"]:
+        raise ValueError(f"{folder} was trained on other data (see {file}); choose another folder or delete it")
+
+
+def _finish(folder: Path, config: Config, dataset: Dataset, state: _State) -> Run:
+    """Evaluate the best and the last checkpoint on test data, once, and write ``metrics.json`` last of all."""
+    tensors, about = checkpoint.load(folder / "best.safetensors")
+    rows = {"best": about["row"], "last": state.history[-1]}
+    test = {"last": evaluate(state.model, dataset.test.batches())}
+    state.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+    test["best"] = evaluate(state.model, dataset.test.batches())
+    metrics = {
+        which: rows[which] | {f"test_{key}": value for key, value in test[which].items()} for which in ("best", "last")
+    }
+    metrics |= {
+        "passes_per_step": state.method.cost.forwards,
+        "training_seconds": sum(row["seconds"] for row in state.history),
+    }
+    checkpoint.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return Run(state.model.eval(), config, metrics)
+
+
+def _stream(seed: int, purpose: str) -> int:
+    """A seed for one of the run's random streams, so that they do not repeat one another."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
+
+
+def _takes_generator(method: str) -> bool:
+    return method in METHODS and "generator" in inspect.signature(METHODS[method]).parameters
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), "torch": torch.__version__}
