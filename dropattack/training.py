@@ -24,7 +24,7 @@ from dropattack.data import Dataset, load_dataset
 from dropattack.methods import METHODS, build_method
 from dropattack.models import build_model
 
-__all__ = ["evaluate", "train"]
+__all__ = ["check_same_data", "evaluate", "train"]
 
 
 def train(
@@ -114,6 +114,17 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     return {"loss": loss / count, "accuracy": correct / count}
 
 
+def check_same_data(folder: Path, dataset: Dataset) -> None:
+    """Compare a data set with the one that a run found.
+
+    Raises:
+        ValueError: they differ in counts, labels or checksums.
+    """
+    file = folder / "config.json"
+    if json.loads(file.read_text(encoding="utf-8"))["data"] != dataset.description():
+        raise ValueError(f"{folder} was trained on other data (see {file}); give that data, or choose another folder")
+
+
 def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(model(images), labels)
 
@@ -197,8 +208,7 @@ def _claim(folder: Path, config: Config, dataset: Dataset) -> None:
         raise ValueError(
             f"{folder} belongs to another configuration: {'; '.join(differing)}; choose another folder or delete it"
         )
-    if found["data"] != about["data"]:
-        raise ValueError(f"{folder} was trained on other data (see {file}); choose another folder or delete it")
+    check_same_data(folder, dataset)
 
 
 def _finish(folder: Path, config: Config, dataset: Dataset, state: _State) -> Run:

@@ -1,0 +1,115 @@
+"""The ``dropattack`` command."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from landscape.cli import one_line_errors
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Train with DropAttack and look at the minima that come out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="DROPATTACK_DATA",
+        help="Folder of Parquet files in the Hugging Face schema, such as mnist/train.parquet; without it, the hub.",
+    ),
+]
+
+
+@app.command()
+@one_line_errors
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo"),
+    scale: Annotated[str, typer.Option(help="desk (minutes) or smoke (seconds, proves only that it runs).")] = "desk",
+    seed: Annotated[int, typer.Option(help="Of the two trainings and of the plane.")] = 0,
+) -> None:
+    """The main job: standard training against DropAttack on 5,000 real digits, seen from every side."""
+    from dropattack.demo import run_demo
+
+    run_demo(output, scale=scale, seed=seed, say=typer.echo)
+
+
+@app.command()
+@one_line_errors
+def train(
+    config: Annotated[Path | None, typer.Argument(help="TOML file; without it, standard LeNet-5 on 5,000 digits.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")] = Path("runs/run"),
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as training.epochs=5; repeatable."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train, or go on where the same command was stopped."""
+    from dropattack.config import Config
+    from dropattack.training import train as train_run
+
+    tables = Config.from_toml(config).to_tables() if config is not None else {}
+    chosen = Config.from_tables(_overridden(tables, settings or []))
+    run = train_run(chosen, output, data_dir=data_dir)
+    best = run.metrics["best"]
+    typer.echo(
+        f"epoch {best['epoch']:.0f} of {chosen.training.epochs} was best on validation data "
+        f"(accuracy {best['validation_accuracy']:.2%}): test accuracy {best['test_accuracy']:.2%}, "
+        f"test loss {best['test_loss']:.4f}; results in {output}"
+    )
+
+
+@app.command()
+@one_line_errors
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    checkpoint: Annotated[str, typer.Option(help="best (on validation data) or last.")] = "best",
+    data_dir: DataDir = None,
+) -> None:
+    """Evaluate a run's checkpoint anew; prints JSON."""
+    from dropattack.checkpoint import load_run
+    from dropattack.data import load_dataset
+    from dropattack.training import check_same_data
+    from dropattack.training import evaluate as evaluate_model
+
+    for name, value, choices in (
+        ("--split", split, ("train", "validation", "test")),
+        ("--checkpoint", checkpoint, ("best", "last")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+    loaded = load_run(run, checkpoint)
+    dataset = load_dataset(loaded.config.data, data_dir)
+    check_same_data(run, dataset)
+    examples = dataset[split]  # type: ignore[index]
+    found = evaluate_model(loaded.model, examples.batches())
+    typer.echo(json.dumps({"run": str(run), "checkpoint": checkpoint, "split": split, "examples": len(examples)} | found))
+
+
+def _overridden(tables: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"--set {setting}: expected KEY=VALUE")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text  # a bare word is a string: method.name=dropattack
+        *sections, last = key.split(".")
+        table = tables
+        for section in sections:
+            table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ValueError(f"--set {setting}: {section} is a value, not a table")
+        table[last] = value
+    return tables
