@@ -45,6 +45,8 @@ def _norm(tensor: Tensor, batch_dim: int | None) -> Tensor:
     if tensor.ndim == 0:
         return tensor.abs()
     wide = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    if batch_dim is not None and not -tensor.ndim <= batch_dim < tensor.ndim:
+        raise ValueError(f"batch_dim: expected a dimension of shape {tuple(tensor.shape)}, got {batch_dim}")
     kept = None if batch_dim is None else batch_dim % tensor.ndim
     dims = [dim for dim in range(tensor.ndim) if dim != kept]
     if not dims:  # a vector with one number an example
@@ -62,9 +64,7 @@ def units(tensors: Sequence[Tensor], scope: NormScope, batch_dim: int = 0) -> li
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
-    return [
-        _divided(tensor, norm) for tensor, norm in zip(tensors, norms(tensors, scope, batch_dim), strict=True)
-    ]
+    return [_divided(tensor, norm) for tensor, norm in zip(tensors, norms(tensors, scope, batch_dim), strict=True)]
 
 
 def _divided(tensor: Tensor, norm: Tensor) -> Tensor:

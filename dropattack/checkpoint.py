@@ -65,13 +65,15 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
     except SafetensorError as error:
         raise ValueError(
             f"{path} is truncated or not a safetensors file ({error}); delete it and train again, or copy it anew"
         ) from error
     if header is None:
-        raise ValueError(f"{path} is a safetensors file, but not a checkpoint of this package: its header lacks our state")
+        raise ValueError(
+            f"{path} is a safetensors file, but not a checkpoint of this package: its header lacks our state"
+        )
     return tensors, json.loads(header)
 
 

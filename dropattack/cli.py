@@ -45,7 +45,9 @@ def demo(
 @app.command()
 @one_line_errors
 def train(
-    config: Annotated[Path | None, typer.Argument(help="TOML file; without it, standard LeNet-5 on 5,000 digits.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file; without it, standard LeNet-5 on 5,000 digits.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder.")] = Path("runs/run"),
     settings: Annotated[
         list[str] | None,
@@ -93,7 +95,9 @@ def evaluate(
     check_same_data(run, dataset)
     examples = dataset[split]  # type: ignore[index]
     found = evaluate_model(loaded.model, examples.batches())
-    typer.echo(json.dumps({"run": str(run), "checkpoint": checkpoint, "split": split, "examples": len(examples)} | found))
+    typer.echo(
+        json.dumps({"run": str(run), "checkpoint": checkpoint, "split": split, "examples": len(examples)} | found)
+    )
 
 
 def _overridden(tables: dict[str, Any], settings: list[str]) -> dict[str, Any]:

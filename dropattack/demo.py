@@ -92,9 +92,7 @@ def run_demo(
             )
             for name, method in METHODS_COMPARED.items()
         }
-        histories = {
-            name: pd.read_csv(folder / "runs" / f"{scale}-{name}-seed{seed}" / "history.csv") for name in runs
-        }
+        histories = {name: pd.read_csv(folder / "runs" / f"{scale}-{name}-seed{seed}" / "history.csv") for name in runs}
         plots.curve_panels(histories, "LeNet-5 on 3,000 MNIST digits").savefig(folder / "curves.png")
 
         say("2/5  Training loss on one random plane through each minimum (the same draws, filter-normalized)")
@@ -106,9 +104,7 @@ def run_demo(
         say("3/5  Flatness metrics (larger means sharper)")
         batches = dataset.train.batches(limit=size.flatness_examples)
         risks = {name: EmpiricalRisk(run.model, batches) for name, run in runs.items()}
-        metrics = METRICS | {
-            "hessian_trace": functools.partial(hessian_trace_estimate, tolerance=size.trace_tolerance)
-        }
+        metrics = METRICS | {"hessian_trace": functools.partial(hessian_trace_estimate, tolerance=size.trace_tolerance)}
         flatness = flatness_table(risks, metrics, seed=seed, progress=progress)
         write_text(folder / "flatness.csv", flatness.to_csv(index=False))
         say(shown(flatness.drop(columns=["setting", "seed"])))
@@ -142,9 +138,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def findings(
-    runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.DataFrame, dataset: Dataset
-) -> str:
+def findings(runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.DataFrame, dataset: Dataset) -> str:
     """In plain words, what one run of each method shows and what it does not."""
     standard, dropattack = (runs[name].metrics["best"] for name in ("standard", "dropattack"))
     count = len(dataset.test)

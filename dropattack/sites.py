@@ -35,9 +35,11 @@ class Site(Protocol):
     name: str
     gradient: Tensor | None
 
+    keep_value: bool
+
     @property
     def value(self) -> Tensor:
-        """The tensor at the site, as it was in the last watched pass."""
+        """The tensor at the site in the last watched pass; safe from later in-place changes with ``keep_value``."""
         ...
 
     def perturbed(self, offset: Tensor) -> contextlib.AbstractContextManager[None]:
@@ -52,9 +54,15 @@ class Site(Protocol):
         """Raise a RuntimeError unless the last pass went through the site exactly once."""
         ...
 
+    def forget(self) -> None:
+        """Free what was watched."""
+        ...
+
 
 class ParameterSite:
     """A parameter of the model, perturbed in place."""
+
+    keep_value = False
 
     def __init__(self, name: str, parameter: nn.Parameter) -> None:
         self.name = name
@@ -69,17 +77,25 @@ class ParameterSite:
     def check_reached_once(self) -> None:
         """A parameter may be used any number of times (tied weights, recurrent steps)."""
 
+    def forget(self) -> None:
+        """Free the watched gradient."""
+        self.gradient = None
+
     @contextlib.contextmanager
     def perturbed(self, offset: Tensor) -> Iterator[None]:
         """Add ``offset`` to the parameter inside the block; bit-identical afterwards."""
+        _check_shape(self.name, offset, self.parameter)
         saved = self.parameter.detach().clone()
         try:
             with torch.no_grad():
                 self.parameter.add_(offset)
+            # Autocast keeps its copies of weights until its outermost block ends and does not see in-place changes.
+            torch.clear_autocast_cache()
             yield
         finally:
             with torch.no_grad():
                 self.parameter.copy_(saved)
+            torch.clear_autocast_cache()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -92,9 +108,9 @@ class ParameterSite:
             fresh = self.parameter.grad
             if earlier is None:
                 # Later passes accumulate into .grad in place, so what was watched needs memory of its own.
-                self.gradient = None if fresh is None else fresh.detach().clone()
+                self.gradient = None if fresh is None else _dense(fresh).clone()
             else:
-                self.gradient = fresh
+                self.gradient = None if fresh is None else _dense(fresh)
                 self.parameter.grad = earlier if fresh is None else earlier.add_(fresh)
 
 
@@ -104,15 +120,20 @@ class OutputSite:
     def __init__(self, name: str, module: nn.Module) -> None:
         self.name = name
         self.module = module
+        self.keep_value = False
         self.gradient: Tensor | None = None
         self._value: Tensor | None = None
         self._tap = Tap(self)
 
     @property
     def value(self) -> Tensor:
-        """The activation of the last watched pass, detached."""
-        self.check_reached_once()
-        assert self._value is not None
+        """The activation of the last watched pass, detached.
+
+        Raises:
+            RuntimeError: the pass computed it without a graph.
+        """
+        if self._value is None:
+            raise RuntimeError(f"site {self.name!r} was computed under no_grad, so that it has no gradient")
         return self._value
 
     @contextlib.contextmanager
@@ -153,18 +174,18 @@ class OutputSite:
                 "would be added at several places; name a module that is called once"
             )
 
+    def forget(self) -> None:
+        """Free the watched activation and gradient."""
+        self.gradient = self._value = None
+
     @torch.compiler.disable
     def receive(self, activation: Tensor) -> Tensor:
         """Do to the activation what the present block asks for: add the offset, watch the gradient."""
         if self._tap.offset is not None:
-            if self._tap.offset.shape != activation.shape:
-                raise ValueError(
-                    f"perturbation of site {self.name!r} has shape {tuple(self._tap.offset.shape)}, but the "
-                    f"activation has {tuple(activation.shape)}: every pass of a step must see the same batch"
-                )
+            _check_shape(self.name, self._tap.offset, activation)
             activation = activation + self._tap.offset
         if self._tap.watching and torch.is_grad_enabled():
-            self._value = activation.detach()
+            self._value = activation.detach().clone() if self.keep_value else activation.detach()
             if not activation.requires_grad:  # pixels, or a frozen embedding
                 # The clone may be changed in place by later layers; a leaf that requires a gradient may not.
                 activation = activation.detach().requires_grad_().clone()
@@ -229,6 +250,18 @@ class Tap:
                     self._own_forward = None
 
 
+def _check_shape(name: str, offset: Tensor, target: Tensor) -> None:
+    if offset.shape != target.shape:
+        raise ValueError(
+            f"perturbation of site {name!r}: expected shape {tuple(target.shape)}, got {tuple(offset.shape)}; every "
+            "pass of a step must see the same batch"
+        )
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    return gradient.detach().to_dense() if gradient.is_sparse else gradient.detach()
+
+
 def _is_floating(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -280,12 +313,17 @@ def find_site(model: nn.Module, name: str) -> Site:
     """The site called ``name``.
 
     Raises:
-        ValueError: no parameter and no module has that name; the message lists the nearest ones.
+        ValueError: no parameter and no module has that name (the message lists the nearest ones), or ``"input"`` for a
+            model with a module of that name.
     """
     model = unwrap(model)
-    if name == INPUT:
-        return OutputSite(INPUT, model)
     parameters = dict(model.named_parameters(remove_duplicate=False))  # a tied weight answers to each of its names
+    if name == INPUT:
+        if hasattr(model, INPUT):
+            raise ValueError(
+                "site 'input' means the model's argument, but the model has a module of that name: rename it"
+            )
+        return OutputSite(INPUT, model)
     if name in parameters:
         return ParameterSite(name, parameters[name])
     modules = dict(model.named_modules())

@@ -19,13 +19,13 @@ class Eigenvalues(NamedTuple):
     """Eigenvalues of the Hessian, largest first.
 
     Attributes:
-        values: ``(count,)``; fewer if the iteration did not converge.
+        eigenvalues: ``(count,)``; fewer if the iteration did not converge.
         residuals: ``(count,)``, ``‖Hv − λv‖`` for unit v: some eigenvalue lies within this distance of each.
         converged: whether all that were asked for were found to the tolerance.
         products: Hessian-vector products that were spent.
     """
 
-    values: np.ndarray
+    eigenvalues: np.ndarray
     residuals: np.ndarray
     converged: bool
     products: int
@@ -137,7 +137,7 @@ class _Products:
 
     def __init__(self, risk: EmpiricalRisk) -> None:
         self._risk = risk
-        self._shapes = {name: tensor for name, tensor in risk.parameters().items()}
+        self._shapes = risk.parameters()
         self.size = sum(tensor.numel() for tensor in self._shapes.values())
         self.spent = 0
 

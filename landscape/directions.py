@@ -14,7 +14,17 @@ from landscape.parameters import Direction, Point, Role, filter_norms, fingerpri
 
 __all__ = ["random_directions"]
 
-_KINDS = ("linear", "convolution", "transposed convolution", "embedding", "recurrent", "attention", "norm", "bias", "other")
+_KINDS = (
+    "linear",
+    "convolution",
+    "transposed convolution",
+    "embedding",
+    "recurrent",
+    "attention",
+    "norm",
+    "bias",
+    "other",
+)
 
 
 def random_directions(
@@ -109,7 +119,9 @@ def _ignored(point: Point, ignore: Sequence[str]) -> set[str]:
 
 
 def _check_reference(point: Point, reference: Mapping[str, Tensor] | None) -> None:
-    for name, tensor in point.items() if reference is not None else ():
+    if reference is None:
+        return
+    for name, tensor in point.items():
         if name not in reference:
             raise ValueError(f"reference: expected the parameters of the center, but {name!r} is missing")
         if reference[name].shape != tensor.shape:

@@ -87,8 +87,7 @@ def ascent_sharpness(risk: EmpiricalRisk, seed: int = 0, rho: float = 0.05) -> M
 def hessian_top_eigenvalue(risk: EmpiricalRisk, seed: int = 0, tolerance: float = 1e-3) -> Measurement:
     """The largest eigenvalue of the Hessian; see :func:`landscape.hessian_eigenvalues`. Not invariant to rescaling."""
     found = hessian_eigenvalues(risk, count=1, tolerance=tolerance, seed=seed)
-    value = float(found.values[0]) if len(found.values) else math.nan
-    residual = float(found.residuals[0]) if len(found.residuals) else math.nan
+    value, residual = (float(one[0]) if len(one) else math.nan for one in (found.eigenvalues, found.residuals))
     return Measurement(value, math.nan, found.converged, {"tolerance": tolerance, "residual": residual})
 
 

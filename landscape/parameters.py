@@ -4,13 +4,13 @@ Which numbers form one *filter* (Li et al. 2018) depends on the layer. The rules
 
 - **linear**: a row of ``(out, in)``, the weights of one neuron.
 - **convolution**: an entry of the first axis of ``(out, in / groups, k, …)``, one output filter.
-- **transposed convolution**: an output channel, which is the *second* axis of ``(in, out / groups, k, …)``; within each
-  group, as channels of different groups share no weight.
-- **embedding**: a row of ``(tokens, dim)``: each token has its own scale, as frequent tokens are trained more. A padding
-  row of zeros stays zero.
-- **recurrent** (RNN, LSTM, GRU): a row of ``weight_ih`` and of ``weight_hh``; gates are stacked along the first axis, so
-  each row is one gate of one unit. The two matrices feed one pre-activation but are scaled apart, as they are separate
-  layers to everything else.
+- **transposed convolution**: an output channel, which is the *second* axis of ``(in, out / groups, k, …)``; within
+  each group, as channels of different groups share no weight.
+- **embedding**: a row of ``(tokens, dim)``: each token has its own scale, as frequent tokens are trained more. A
+  padding row of zeros stays zero.
+- **recurrent** (RNN, LSTM, GRU): a row of ``weight_ih`` and of ``weight_hh``; gates are stacked along the first axis,
+  so each row is one gate of one unit. The two matrices feed one pre-activation but are scaled apart, as they are
+  separate layers to everything else.
 - **attention**: a row of the packed ``in_proj_weight``.
 - **bias**: every parameter with fewer than two dimensions that is not a normalization layer's, and attention's
   ``bias_k`` and ``bias_v``. It has no filters; if it is moved at all, it is one block.
@@ -82,7 +82,7 @@ def roles_of(model: nn.Module) -> dict[str, Role]:
             parametrization = modules[owner_name]
             owner_name, _, local_of_layer = f".{owner_name}".partition(".parametrizations.")
             owner_name = owner_name.removeprefix(".")
-            is_weight_norm = type(parametrization[0]).__name__ == "_WeightNorm"  # type: ignore[index]
+            is_weight_norm = type(parametrization[0]).__name__ == "_WeightNorm"
             magnitude = is_weight_norm and local == "original0"
             local = local_of_layer
         roles[name] = Role("norm") if magnitude else _role(modules[owner_name], local, parameter)

@@ -34,7 +34,7 @@ class RiskValue(NamedTuple):
 
     loss: float
     standard_error: float
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own `count` is not needed here
     metrics: dict[str, float]
 
 
@@ -141,8 +141,7 @@ class EmpiricalRisk:
 
     def mean_loss_terms(self) -> Iterator[Tensor]:
         """For each batch, the sum of its losses divided by the number of all examples, graph attached."""
-        for batch in self._on_device():
-            yield self._losses(self._eager, batch).sum() / self.center_value.count
+        return (losses.sum() / self.center_value.count for losses in self.example_losses())
 
     def example_losses(self) -> Iterator[Tensor]:
         """For each batch, the losses ``(n,)`` of its examples, graph attached."""
@@ -250,6 +249,8 @@ class EmpiricalRisk:
         buffers = [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()]
         for module in training:
             module.training = False
+        # An autocast block around us keeps its copies of weights until it ends and does not see in-place changes.
+        torch.clear_autocast_cache()
         try:
             yield
         finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import itertools
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -191,4 +190,4 @@ def _attributes(
 def _write(surface: xr.Dataset, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
     surface.to_netcdf(temporary, engine="h5netcdf")
-    os.replace(temporary, path)
+    temporary.replace(path)

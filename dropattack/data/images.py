@@ -188,6 +188,8 @@ def _decoded(images: Any, labels: Any, origin: str) -> Images:
         except (UnidentifiedImageError, OSError, TypeError, KeyError) as error:
             raise ValueError(f"{origin}, row {row}: the image cannot be decoded ({error})") from error
         if decoded.shape != (28, 28):
-            raise ValueError(f"{origin}, row {row}: expected 28 x 28 pixels, got {decoded.shape[1]} x {decoded.shape[0]}")
+            raise ValueError(
+                f"{origin}, row {row}: expected 28 x 28 pixels, got {decoded.shape[1]} x {decoded.shape[0]}"
+            )
         pixels[row, 0] = decoded
     return Images(torch.from_numpy(pixels), torch.tensor(labels, dtype=torch.int64), MNIST_MEAN, MNIST_STD)

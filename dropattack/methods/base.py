@@ -132,14 +132,18 @@ class Step:
         self._no_sync = no_sync
         self._passes_left = cost.forwards
         self._random = _RandomStreams(model)
-        self._buffers = _Buffers(model)
+        self._buffers_at_start = _Buffers(model)
+        self._buffers = self._buffers_at_start
+        self._watched: set[Site] = set()
 
     def __enter__(self) -> Step:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for site in self._watched:
+            site.forget()
         if kind is not None:
-            self._buffers.restore()
+            self._buffers_at_start.restore()
             self._random.rewind()
         elif self._passes_left:
             raise RuntimeError(f"the method announced {self._passes_left} more passes in `cost` than it ran")
@@ -180,6 +184,7 @@ class Step:
             raise RuntimeError("the method ran more passes than it announced in `cost`")
         self._passes_left -= 1
         offsets = offsets or {}
+        self._watched.update(watch)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._no_sync() if self._passes_left else contextlib.nullcontext())
             if weight == 0:
@@ -194,7 +199,7 @@ class Step:
                 site.check_reached_once()
             self._backward(loss if weight in (0, 1) else loss * weight)
         if clean:
-            self._buffers.keep()
+            self._buffers = _Buffers(self._model)
         else:
             self._buffers.restore()
         return loss.detach()
@@ -231,20 +236,19 @@ class _Buffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self.keep()
-
-    def keep(self) -> None:
-        """Take the present state as the one to restore."""
-        owners = (module for module in self._model.modules() if module.training)
-        buffers = {id(buffer): buffer for owner in owners for buffer in owner.buffers(recurse=False)}
-        self._saved = [(buffer, buffer.detach().clone()) for buffer in buffers.values()]
+        self._saved = [
+            (module, name, buffer, buffer.detach().clone())
+            for module in model.modules()
+            if module.training
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
 
     def restore(self) -> None:
-        """Put the saved values back, in place."""
+        """Put the saved values back in place, and the saved tensors where a forward pass bound others."""
         with torch.no_grad():
-            for buffer, saved in self._saved:
+            for module, name, buffer, saved in self._saved:
                 buffer.copy_(saved)
+                module._buffers[name] = buffer
 
 
 class _RandomStreams:

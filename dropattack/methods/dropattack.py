@@ -70,7 +70,8 @@ class DropAttack(Method):
         attack_probability: P(an entry is attacked), in [0, 1]; 1 attacks all entries, 0 none.
         attack_probability_weights: the same for weights; None: as ``attack_probability``.
         ascent_steps: K of Algorithm 2; at least 1.
-        clean_weight: weight of the clean gradient; at least 0.
+        clean_weight: weight of the clean gradient; at least 0. With 0 the gradients of ``model``'s parameters are set
+            aside in the clean pass; parameters outside ``model`` keep theirs.
         mask_then_normalize: mask the gradient first, so that the perturbation keeps norm epsilon: the maximizer of the
             masked linear problem, and what eq. 12's penalty belongs to.
         accumulate: add each ascent step's perturbation to the ones before (norm up to K epsilon), as the authors' code
@@ -86,7 +87,8 @@ class DropAttack(Method):
         sync_perturbation: average the attacked weights' gradients over the processes of the default group, so that
             all perturb alike; otherwise each perturbs by its own micro-batch.
         generator: draws the masks, on the device of the attacked tensors. None: a new one with PyTorch's fixed
-            default seed. The global random stream is never touched.
+            default seed (so all processes of a distributed job draw alike: seed one for each). The global random
+            stream is never touched.
 
     Raises:
         ValueError: an unknown or frozen site, a probability outside [0, 1], a negative epsilon, an unknown option,
@@ -136,6 +138,9 @@ class DropAttack(Method):
         self._attacks: list[_Attack] = []
         if inputs is not None:
             site = find_site(self.model, inputs)
+            site.keep_value = relative_epsilon
+            if isinstance(site, ParameterSite) and not site.parameter.requires_grad:
+                raise ValueError(f"inputs: {inputs!r} is frozen (requires_grad=False): unfreeze it first")
             scope: NormScope = "tensor" if isinstance(site, ParameterSite) else input_norm
             self._attacks.append(_Attack("inputs", (site,), epsilon, probability, scope))
         if sites := find_parameters(self.model, weights):
@@ -181,10 +186,11 @@ class DropAttack(Method):
             masks = [self._mask(site, gradient, attack) for site, gradient in zip(attack.sites, ascent, strict=True)]
             record.masks |= _by_name(attack.sites, masks)
             record.gradient_norms |= _by_name(attack.sites, self._norms(ascent, attack))
+            lengths = self._lengths(attack)
             offsets = [torch.zeros_like(gradient) for gradient in ascent]
             losses = record.adversarial_losses.setdefault(attack.name, [])
             for t in range(self.ascent_steps):
-                new = self._perturbations(attack, ascent, masks)
+                new = self._perturbations(attack, ascent, masks, lengths)
                 offsets = [old + r for old, r in zip(offsets, new, strict=True)] if self.accumulate else new
                 more_to_come = t + 1 < self.ascent_steps
                 losses.append(
@@ -205,31 +211,38 @@ class DropAttack(Method):
             return [norm.reshape(-1) for norm in norms(gradients, "example", self.batch_dim)]
         return [norm.reshape(()) for norm in norms(gradients, "tensor")]
 
-    def _perturbations(self, attack: _Attack, ascent: list[Tensor], masks: list[Tensor]) -> list[Tensor]:
+    def _perturbations(
+        self, attack: _Attack, ascent: list[Tensor], masks: list[Tensor], lengths: list[Tensor]
+    ) -> list[Tensor]:
         """Equation 6 and the mask of Algorithm 1 (or the other order)."""
-        directions = ascent
-        if self.sync_perturbation and attack.name == "weights":
-            directions = [_averaged(direction) for direction in directions]
-        if self.direction == "random":
-            directions = [random_like(direction, self._generator_on(direction.device)) for direction in directions]
+        directions = [self._direction(site, gradient) for site, gradient in zip(attack.sites, ascent, strict=True)]
         if self.mask_then_normalize:
             directions = [direction * mask for direction, mask in zip(directions, masks, strict=True)]
-        lengths: Sequence[Tensor | float] = [attack.epsilon] * len(directions)
-        if self.relative_epsilon:
-            values = [site.value for site in attack.sites]
-            lengths = [attack.epsilon * norm for norm in norms(values, attack.scope, self.batch_dim)]
+        unit_vectors = units(directions, attack.scope, self.batch_dim)
         return [
             (unit * length * mask).to(unit.dtype)
-            for unit, length, mask in zip(
-                units(directions, attack.scope, self.batch_dim), lengths, masks, strict=True
-            )
+            for unit, length, mask in zip(unit_vectors, lengths, masks, strict=True)
         ]
+
+    def _lengths(self, attack: _Attack) -> list[Tensor]:
+        """Norms of the perturbations before masking; relative ones are shares of the *clean* input or weights."""
+        if not self.relative_epsilon:
+            return [torch.tensor(attack.epsilon, dtype=torch.float64)] * len(attack.sites)
+        values = [site.value for site in attack.sites]
+        return [attack.epsilon * norm for norm in norms(values, attack.scope, self.batch_dim)]
+
+    def _direction(self, site: Site, gradient: Tensor) -> Tensor:
+        shared = self.sync_perturbation and isinstance(site, ParameterSite)
+        if shared:
+            gradient = _averaged(gradient)
+        if self.direction == "gradient":
+            return gradient
+        noise = random_like(gradient, self._generator_on(gradient.device))
+        return _from_first(noise) if shared else noise
 
     def _mask(self, site: Site, gradient: Tensor, attack: _Attack) -> Tensor:
         mask = bernoulli_mask(gradient, attack.probability, self._generator_on(gradient.device))
-        if self.sync_perturbation and isinstance(site, ParameterSite):
-            torch.distributed.broadcast(mask, src=0)
-        return mask
+        return _from_first(mask) if self.sync_perturbation and isinstance(site, ParameterSite) else mask
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None:
@@ -242,9 +255,7 @@ class DropAttack(Method):
         return self._generator
 
     def _check_distinct(self) -> None:
-        parameters = [
-            site for attack in self._attacks for site in attack.sites if isinstance(site, ParameterSite)
-        ]
+        parameters = [site for attack in self._attacks for site in attack.sites if isinstance(site, ParameterSite)]
         if len({id(site.parameter) for site in parameters}) < len(parameters):
             raise ValueError(
                 f"{parameters[0].name!r} is attacked both as `inputs` and as one of `weights`; name it once"
@@ -264,6 +275,11 @@ def _averaged(gradient: Tensor) -> Tensor:
     total = gradient.clone()
     torch.distributed.all_reduce(total)
     return total / torch.distributed.get_world_size()
+
+
+def _from_first(tensor: Tensor) -> Tensor:
+    torch.distributed.broadcast(tensor, src=0)
+    return tensor
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

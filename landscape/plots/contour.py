@@ -38,7 +38,7 @@ def contour(surface: xr.Dataset, ax: Axes, scale: Scale | None = None, title: st
     ax.patch.set(facecolor="0.85", hatch="///", edgecolor="0.6")
     ax.contourf(alpha, beta, values, levels=scale.levels, norm=scale.norm, cmap=COLORS)
     lines = ax.contour(alpha, beta, values, levels=scale.levels, colors="black", linewidths=0.5, alpha=0.6)
-    labels = ax.clabel(lines, lines.levels[::2], fontsize=7, fmt=lambda level: f"{level:g}")
+    labels = ax.clabel(lines, np.asarray(lines.levels)[::2], fontsize=7, fmt=lambda level: f"{level:g}")
     for label in labels:
         label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.65, "pad": 0.5})
     row, column = np.unravel_index(np.ma.argmin(values), values.shape)
@@ -76,9 +76,7 @@ def contour_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = Non
         pad=0.02,
     )
     colors.minorticks_off()
-    figure.supxlabel(
-        f"+ center   ○ lowest point of the grid\n{made_how(surfaces)}", fontsize=7, color="0.35"
-    )
+    figure.supxlabel(f"+ center   ○ lowest point of the grid\n{made_how(surfaces)}", fontsize=7, color="0.35")
     if heading is not None:
         figure.suptitle(heading, fontsize=11)
     return figure

@@ -112,7 +112,9 @@ def axis_labels(surface: xr.Dataset) -> tuple[str, str]:
 def made_how(surfaces: Mapping[str, xr.Dataset]) -> str:
     """A caption: what the figure's surfaces have in common, and where they differ."""
     first = next(iter(surfaces.values())).attrs
-    alike = {key for key in first if all(np.array_equal(one.attrs.get(key), first[key]) for one in surfaces.values())}
+    alike = {
+        key for key in first if all(np.array_equal(one.attrs.get(key, np.nan), first[key]) for one in surfaces.values())
+    }
     parts = []
     if "normalization" in first:
         parts.append(f"{first['normalization']}-normalized random directions")
