@@ -57,7 +57,9 @@ def load(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     with path.open("rb") as stream:
-        if stream.read(4).startswith(_PICKLE_STARTS):
+        start = stream.read(9)
+        # Safetensors: eight bytes of length, which may look like anything, and then the brace of a JSON header.
+        if start.startswith(_PICKLE_STARTS) and start[8:] != b"{":
             raise ValueError(
                 f"{path} is a pickle (torch.save), which could run code when opened: refused; write the weights with "
                 "safetensors.torch.save_file instead"

@@ -117,3 +117,7 @@ def _overridden(tables: dict[str, Any], settings: list[str]) -> dict[str, Any]:
                 raise ValueError(f"--set {setting}: {section} is a value, not a table")
         table[last] = value
     return tables
+
+
+if __name__ == "__main__":
+    app()

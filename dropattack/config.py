@@ -22,12 +22,13 @@ class Named:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def from_table(cls, section: str, table: Mapping[str, Any]) -> Named:
+    def from_table(cls, section: str, table: Any) -> Named:
         """Read ``{name = "…", option = …}``.
 
         Raises:
-            ValueError: the name is missing.
+            ValueError: not a table, or the name is missing.
         """
+        table = _table(section, table)
         if not isinstance(table.get("name"), str):
             raise ValueError(f"[{section}]: expected a `name`, got {', '.join(table) or 'an empty table'}")
         return cls(table["name"], {key: value for key, value in table.items() if key != "name"})
@@ -86,11 +87,13 @@ class Config:
         for key in tables:
             if key not in (known := [field.name for field in dataclasses.fields(cls)]):
                 raise ValueError(unknown("config key", key, known))
-        training = tables.get("training", {})
+        training = _table("training", tables.get("training", {}))
         for key in training:
             if key not in (known := [field.name for field in dataclasses.fields(Training)]):
                 raise ValueError(unknown("config key", f"training.{key}", [f"training.{name}" for name in known]))
         defaults = cls()
+        if not isinstance(tables.get("data", ""), str):
+            raise ValueError(f"data: expected a name, got {tables['data']!r}")
         return cls(
             data=tables.get("data", defaults.data),
             model=Named.from_table("model", tables["model"]) if "model" in tables else defaults.model,
@@ -130,6 +133,12 @@ class Config:
             for key in dict.fromkeys([*mine, *theirs])
             if mine.get(key) != theirs.get(key)
         ]
+
+
+def _table(section: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"[{section}]: expected a table, got {value!r}")
+    return value
 
 
 def _flat(tables: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

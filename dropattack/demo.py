@@ -151,19 +151,20 @@ def findings(runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.Data
     norms = gradients.pivot_table(index="site", columns="model", values="norm", sort=False)
     gradient_ratios = norms["dropattack"] / norms["standard"]
     loss_ratio = dropattack["train_loss"] / standard["train_loss"]
+    luck = "within" if abs(gain) <= 2 * chance else "beyond"
     lines = [
         f"- Test digits read correctly: DropAttack {right['d']}, standard {right['s']}, of {count:,}. The difference, "
-        f"{gain:+d}, is {'within' if abs(gain) <= 2 * chance else 'beyond'} what chance alone makes between two equally "
-        f"good networks (two standard deviations: {2 * chance:.0f} digits).",
+        f"{gain:+d}, is {luck} what chance alone makes between two equally good networks (two standard deviations: "
+        f"{2 * chance:.0f} digits).",
         f"- Flatness: {_counted(ratios, 'flatness metrics')} of this DropAttack minimum are lower (flatter): "
         + ", ".join(f"{metric} × {ratio:.2f}" for metric, ratio in ratios.items())
         + ".",
         f"- Gradients: DropAttack / standard is {gradient_ratios['input']:.2f} at the input and "
         f"{gradient_ratios['conv1.weight']:.2f} at conv1.weight, the two that were attacked; "
         f"{_counted(gradient_ratios, 'sites')} have a smaller gradient.",
-        f"- But the two minima are not equally deep: the training loss of DropAttack's is {loss_ratio:.2f} times that of "
-        "standard training, and a network that fits its training data less well tends to look flatter. Nothing here is "
-        "compared at matched training loss.",
+        f"- But the two minima are not equally deep: the training loss of DropAttack's is {loss_ratio:.2f} times that "
+        "of standard training, and a network that fits its training data less well tends to look flatter. Nothing "
+        "here is compared at matched training loss.",
         "- One seed proves nothing: another seed can turn every line above around. A plane is two directions out of "
         "61,706. DropAttack also made three passes where standard training made one.",
     ]

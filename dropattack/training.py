@@ -57,12 +57,15 @@ def train(
     """
     folder = Path(path)
     dataset = dataset or load_dataset(config.data, data_dir)
-    _claim(folder, config, dataset)
+    if (folder / "config.json").is_file():
+        _check_same_config(folder, config)
+        check_same_data(folder, dataset)
     if (folder / "metrics.json").is_file():
         return load_run(folder)
     device = torch.device(config.training.device)
     with torch.random.fork_rng():  # the caller's random stream is left alone
-        state = _State(config, folder)
+        state = _State(config, folder)  # refuses a wrong configuration before anything is written
+        _claim(folder, config, dataset)
         steps = -(-len(dataset.train) // config.training.batch_size)
         bar = tqdm(
             total=config.training.epochs * steps,
@@ -196,19 +199,20 @@ class _State:
 
 
 def _claim(folder: Path, config: Config, dataset: Dataset) -> None:
-    """Write ``config.json``, or check that the one in the folder is ours."""
+    """Write ``config.json``, unless the run is being resumed."""
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"config": config.to_tables(), "data": dataset.description(), "versions": _versions()}
-    file = folder / "config.json"
-    if not file.is_file():
-        checkpoint.write_text(file, json.dumps(about, indent=2) + "\n")
-        return
-    found = json.loads(file.read_text(encoding="utf-8"))
-    if differing := Config.from_tables(found["config"]).differences(config):
+    if not (folder / "config.json").is_file():
+        versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+        about = {"config": config.to_tables(), "data": dataset.description(), "versions": versions}
+        checkpoint.write_text(folder / "config.json", json.dumps(about, indent=2) + "\n")
+
+
+def _check_same_config(folder: Path, config: Config) -> None:
+    found = Config.from_tables(json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"])
+    if differing := found.differences(config):
         raise ValueError(
             f"{folder} belongs to another configuration: {'; '.join(differing)}; choose another folder or delete it"
         )
-    check_same_data(folder, dataset)
 
 
 def _finish(folder: Path, config: Config, dataset: Dataset, state: _State) -> Run:
@@ -236,7 +240,3 @@ def _stream(seed: int, purpose: str) -> int:
 
 def _takes_generator(method: str) -> bool:
     return method in METHODS and "generator" in inspect.signature(METHODS[method]).parameters
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), "torch": torch.__version__}

@@ -1,0 +1,197 @@
+"""Training runs: what is written, resuming after a kill at any moment, and isolation from the caller."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from dropattack import checkpoint
+from dropattack.config import Config
+from dropattack.training import evaluate, train
+
+METHODS = {
+    "standard": {"name": "standard"},
+    "dropattack": {"name": "dropattack", "inputs": "input", "weights": ["fc1.weight"], "epsilon": 0.5},
+}
+
+
+def config(method="dropattack", epochs=4, **training):
+    return Config.from_tables(
+        {
+            "data": "tiny",
+            "model": {"name": "tiny"},
+            "method": METHODS[method],
+            "training": {"epochs": epochs, "batch_size": 16, **training},
+        }
+    )
+
+
+def bits(folder):
+    """Everything that a run left, but for the seconds it took."""
+    tensors = {}
+    for name in ("best", "last"):
+        found, state = checkpoint.load(folder / f"{name}.safetensors")
+        tensors |= {f"{name}.{key}": tensor for key, tensor in found.items()}
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in state["history"]]
+    return tensors, rows
+
+
+def assert_same_bits(one, other):
+    (tensors, rows), (other_tensors, other_rows) = bits(one), bits(other)
+    assert tensors.keys() == other_tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, other_tensors[name]), name
+    assert rows == other_rows
+
+
+class Killed(BaseException):
+    """Not an Exception: nothing may catch it."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("write", range(1, 8))
+def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
+    method, write, tmp_path, tiny_model, tiny_data, monkeypatch
+):
+    train(config(method), tmp_path / "whole", dataset=tiny_data, progress=False)
+    real_save, calls = checkpoint.save, []
+
+    def save_until_killed(path, tensors, state):
+        calls.append(path)
+        if len(calls) == write:
+            path.with_name(f".{path.name}.part").write_bytes(b"half a checkpoint")
+            raise Killed
+        real_save(path, tensors, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_until_killed)
+        try:
+            train(config(method), tmp_path / "killed", dataset=tiny_data, progress=False)
+        except Killed:
+            assert not (tmp_path / "killed" / "metrics.json").exists()
+    torch.rand(5)  # another process would have another global random state
+    train(config(method), tmp_path / "killed", dataset=tiny_data, progress=False)
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_a_process_killed_in_the_middle_resumes_to_the_same_bits(tmp_path):
+    command = [sys.executable, "-m", "dropattack.cli", "train", "--set", "training.epochs=3"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "-o", tmp_path / "whole"], env=environment, check=True, capture_output=True)
+    with subprocess.Popen([*command, "-o", tmp_path / "killed"], env=environment, stderr=subprocess.DEVNULL) as job:
+        while not (tmp_path / "killed" / "last.safetensors").exists():
+            assert job.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.005)
+        job.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "killed" / "metrics.json").exists()
+    subprocess.run([*command, "-o", tmp_path / "killed"], env=environment, check=True, capture_output=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_leaves_readable_files_and_metrics_last(tmp_path, tiny_model, tiny_data):
+    run = train(config(epochs=3), tmp_path, dataset=tiny_data, progress=False)
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert {"train_loss", "validation_accuracy", "seconds"} <= set(history)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics == run.metrics
+    assert metrics["passes_per_step"] == 3
+    best = history.loc[history["validation_accuracy"].idxmax()]  # the first of equals
+    assert metrics["best"]["epoch"] == best["epoch"]
+    found = json.loads((tmp_path / "config.json").read_text())
+    assert Config.from_tables(found["config"]) == config(epochs=3)
+    assert found["data"]["train"]["examples"] == 50
+    written = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert max(written, key=written.get) == "metrics.json"
+
+
+def test_the_returned_model_is_the_best_one_with_the_metrics_of_the_file(tmp_path, tiny_model, tiny_data):
+    run = train(config(epochs=5), tmp_path, dataset=tiny_data, progress=False)
+    loaded = checkpoint.load_run(tmp_path)
+    for one in (run, loaded):
+        test = evaluate(one.model, tiny_data.test.batches())
+        assert test["accuracy"] == pytest.approx(run.metrics["best"]["test_accuracy"], abs=1e-12)
+        assert not one.model.training
+    last = checkpoint.load_run(tmp_path, "last")
+    assert evaluate(last.model, tiny_data.test.batches())["loss"] == pytest.approx(run.metrics["last"]["test_loss"])
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, tiny_model, tiny_data, monkeypatch):
+    first = train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+    monkeypatch.setattr("dropattack.training._State", None)  # training would need it
+    assert train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False).metrics == first.metrics
+
+
+def test_methods_with_one_seed_start_from_the_same_weights_and_see_the_same_batches(
+    tmp_path, tiny_model, tiny_data, monkeypatch
+):
+    seen = {}
+    for method in METHODS:
+        batches = seen.setdefault(method, [])
+        original = type(tiny_data.train).batch
+
+        def batch(self, indices, batches=batches, original=original):
+            batches.append(indices)
+            return original(self, indices)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(tiny_data.train), "batch", batch)
+            train(config(method, epochs=1, learning_rate=1e-30), tmp_path / method, dataset=tiny_data, progress=False)
+    weights = [checkpoint.load(tmp_path / method / "last.safetensors")[0]["model.fc1.weight"] for method in METHODS]
+    assert torch.equal(*weights)  # a learning rate of 1e-30 moves nothing in float32
+    one, other = seen.values()
+    assert len(one) == len(other)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, torch.Tensor))
+
+
+def test_training_leaves_the_callers_random_stream_alone(tmp_path, tiny_model, tiny_data):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_folder_of_another_configuration_is_refused_with_the_difference(tmp_path, tiny_model, tiny_data):
+    train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+    with pytest.raises(ValueError, match=r"another configuration: training\.epochs \(1 and 2\)"):
+        train(config(epochs=2), tmp_path, dataset=tiny_data, progress=False)
+
+
+def test_a_folder_of_other_data_is_refused(tmp_path, tiny_model, tiny_data):
+    train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+    tiny_data.train.pixels[0, 0, 0, 0] ^= 1
+    with pytest.raises(ValueError, match="trained on other data"):
+        train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+
+
+def test_a_truncated_checkpoint_stops_the_resumed_run_with_one_line(tmp_path, tiny_model, tiny_data):
+    train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+    (tmp_path / "metrics.json").unlink()
+    file = tmp_path / "last.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="truncated or not a safetensors file"):
+        train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+
+
+def test_evaluation_is_an_exact_mean_in_evaluation_mode_and_puts_flags_back(tiny_model, tiny_data):
+    from dropattack.models import build_model
+
+    torch.manual_seed(0)
+    model = build_model("tiny").train()
+    model.drop.eval()  # mixed flags must come back mixed
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    uneven = evaluate(model, tiny_data.train.batches(7))
+    whole = evaluate(model, tiny_data.train.batches(50))
+    assert uneven["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert uneven["accuracy"] == whole["accuracy"]
+    assert model.training
+    assert not model.drop.training
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
