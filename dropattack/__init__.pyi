@@ -1,19 +1,26 @@
-from . import checkpoint as checkpoint
-from . import demo as demo
-from .checkpoint import load_run as load_run
-from .config import Config as Config
-from .data import DATASETS as DATASETS
-from .data import load_dataset as load_dataset
+# methods: what replaces loss.backward()
 from .methods import METHODS as METHODS
 from .methods import Cost as Cost
 from .methods import DropAttack as DropAttack
 from .methods import Method as Method
 from .methods import Standard as Standard
 from .methods import build_method as build_method
+
+# where a perturbation is added
+from .sites import find_site as find_site
+from .sites import perturbed as perturbed
+
+# data and networks
+from .data import DATASETS as DATASETS
+from .data import load_dataset as load_dataset
 from .models import MODELS as MODELS
 from .models import LeNet5 as LeNet5
 from .models import build_model as build_model
-from .sites import find_site as find_site
-from .sites import perturbed as perturbed
+
+# training runs
+from .checkpoint import load_run as load_run
+from .config import Config as Config
+from .config import Named as Named
+from .config import Training as Training
 from .training import evaluate as evaluate
 from .training import train as train

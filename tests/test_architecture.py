@@ -102,8 +102,9 @@ def test_nothing_unpickles():
 
 PUBLIC = {
     dropattack: [
-        "Config", "Cost", "DATASETS", "DropAttack", "LeNet5", "METHODS", "MODELS", "Method", "Standard", "build_method",
-        "build_model", "checkpoint", "demo", "evaluate", "find_site", "load_dataset", "load_run", "perturbed", "train",
+        "Config", "Cost", "DATASETS", "DropAttack", "LeNet5", "METHODS", "MODELS", "Method", "Named", "Standard",
+        "Training", "build_method", "build_model", "evaluate", "find_site", "load_dataset", "load_run", "perturbed",
+        "train",
     ],
     landscape: [
         "Direction", "EmpiricalRisk", "METRICS", "Measurement", "Point", "RiskValue", "ascent_sharpness",
