@@ -31,9 +31,7 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 
 notebooks: $(VENV)/.installed-dev
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-		--ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_notebook_metadata=False \
-		notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 
 lab: $(VENV)/.installed-dev
 	$(BIN)/jupyter lab notebooks

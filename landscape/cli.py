@@ -71,7 +71,7 @@ def surface(
 
     surfaces = {}
     for name, risk in _risks(targets).items():
-        typer.echo(f"{name}: loss {risk.center_value.loss:.6g} over {risk.center_value.count} examples")
+        typer.echo(f"{name}: loss {risk().loss:.6g} over {risk.count} examples")
         directions = random_directions(risk.parameters(), seed=seed, normalization=normalization)  # type: ignore[arg-type]
         surfaces[name] = loss_surface(risk, directions, span=span, points=points, path=output / f"{name}.nc")
     plots.contour_panels(surfaces).savefig(output / "contours.png")
@@ -118,16 +118,19 @@ def _risks(targets: list[str]) -> dict[str, EmpiricalRisk]:
         sys.path.insert(0, str(Path.cwd()))
         try:
             module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name != module_name:
-                raise ValueError(f"target {target!r}: {module_name} cannot be imported ({error})") from error
-            raise ValueError(f"target {target!r}: no module {module_name!r} here or among installed ones") from error
+        except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == module_name:
+                raise ValueError(f"target {target!r}: no module {module_name!r} here or installed") from error
+            raise ValueError(f"target {target!r}: {module_name} cannot be imported ({error})") from error
         finally:
             sys.path.pop(0)
         if not hasattr(module, function_name):
             known = ", ".join(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
             raise ValueError(f"target {target!r}: {module_name} has no {function_name!r}; it has {known or 'nothing'}")
-        risk = getattr(module, function_name)()
+        function = getattr(module, function_name)
+        if not callable(function):
+            raise TypeError(f"target {target!r}: expected a callable, got {type(function).__name__}")
+        risk = function()
         if not isinstance(risk, EmpiricalRisk):
             raise TypeError(f"target {target!r}: expected a landscape.EmpiricalRisk, got {type(risk).__name__}")
         risks[name] = risk

@@ -76,12 +76,14 @@ def hessian_eigenvalues(
     converged = True
     # One BLAS thread: ARPACK's small dense steps otherwise wake a second thread pool that fights with torch's.
     with threadpool_limits(limits=1, user_api="blas"):
+        start = np.random.default_rng(seed).standard_normal(products.size)
         if products.size <= max(20, 2 * count):  # ARPACK needs room for its Krylov space; build so small a matrix
             columns = np.stack([products(unit) for unit in np.eye(products.size)])
             values, vectors = np.linalg.eigh((columns + columns.T) / 2)
+        elif not products(start).any():  # no curvature in a random direction: the Hessian is zero; ARPACK would fail
+            values, vectors = np.zeros(count), np.eye(products.size, count)
         else:
             krylov = min(products.size, max(2 * count + 1, 20))
-            start = np.random.default_rng(seed).standard_normal(products.size)
             try:
                 values, vectors = eigsh(
                     LinearOperator((products.size, products.size), matvec=products, dtype=np.float64),

@@ -42,20 +42,25 @@ def gaussian_rise(risk: EmpiricalRisk, seed: int = 0, radius: float = 0.5, draws
     filter (Li et al. 2018), so that rescaling two consecutive ReLU layers by c and 1/c does not change it. Biases and
     normalization layers stay put. Two models with one seed see the same draws.
 
-    Cost: ``draws`` forward passes over the data.
+    Cost: ``draws + 1`` forward passes over the data.
 
     Args:
         risk: the function.
         seed: of the draws.
         radius: :math:`\rho`, in units of each filter's norm.
         draws: number of directions; at least 2.
+
+    Raises:
+        ValueError: fewer than two draws, which have no standard error.
     """
-    rises = []
+    if draws < 2:
+        raise ValueError(f"draws: expected at least 2, got {draws}: one has no standard error")
+    base, rises = risk().loss, []
     for index in range(draws):
         (direction,) = random_directions(risk.parameters(), count=1, seed=_draw_seed(seed, index))
         with risk.along([direction]) as move:
             move([radius])
-            rises.append(risk().loss - risk.center_value.loss)
+            rises.append(risk().loss - base)
     error = float(np.std(rises, ddof=1) / math.sqrt(draws))
     return Measurement(float(np.mean(rises)), error, True, {"radius": radius, "draws": draws})
 
@@ -66,7 +71,7 @@ def ascent_sharpness(risk: EmpiricalRisk, seed: int = 0, rho: float = 0.05) -> M
     :math:`L(\theta + \rho \, g / \lVert g \rVert_2) - L(\theta)` with the gradient :math:`g` of the whole data set. It
     is an absolute radius: rescaling weights that leaves the function alone changes it.
 
-    Cost: one forward-and-backward pass and one forward pass over the data.
+    Cost: one forward-and-backward pass and two forward passes over the data.
 
     Args:
         risk: the function.
@@ -78,9 +83,10 @@ def ascent_sharpness(risk: EmpiricalRisk, seed: int = 0, rho: float = 0.05) -> M
     length = norm(gradient)
     if length == 0:
         return Measurement(0.0, math.nan, True, {"rho": rho})
+    base = risk().loss
     with risk.along([gradient]) as move:
         move([rho / length])
-        rise = risk().loss - risk.center_value.loss
+        rise = risk().loss - base
     return Measurement(rise, math.nan, True, {"rho": rho})
 
 
@@ -135,6 +141,7 @@ def flatness_table(
     rows = []
     with tqdm(total=len(models) * len(chosen), desc="flatness", unit="metric", disable=not progress) as bar:
         for model, risk in models.items():
+            loss = risk().loss
             for name, metric in chosen.items():
                 bar.set_postfix_str(f"{model}: {name}")
                 found = metric(risk, seed)
@@ -146,8 +153,8 @@ def flatness_table(
                         "standard_error": found.standard_error,
                         "converged": found.converged,
                         "setting": json.dumps(found.setting),
-                        "loss": risk.center_value.loss,
-                        "examples": risk.center_value.count,
+                        "loss": loss,
+                        "examples": risk.count,
                         "seed": seed,
                     }
                 )

@@ -43,7 +43,7 @@ def gradient_norms(risk: EmpiricalRisk, sites: Sequence[str] = ("input", "*")) -
         norms = torch.cat(list(_example_norms(risk, name)))
         error = float(norms.std() / math.sqrt(len(norms))) if len(norms) > 1 else math.nan
         rows.insert(0, {"site": name, "kind": "activation", "norm": float(norms.mean()), "standard_error": error})
-    return pd.DataFrame(rows).assign(examples=risk.center_value.count)
+    return pd.DataFrame(rows).assign(examples=risk.count)
 
 
 def _sorted_out(risk: EmpiricalRisk, sites: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -57,7 +57,7 @@ def _sorted_out(risk: EmpiricalRisk, sites: Sequence[str]) -> tuple[list[str], l
         elif matching := risk.matching_parameters(site):
             parameters |= dict.fromkeys(matching)
         else:
-            known = ["input", *risk.modules(), *risk.matching_parameters("*")]
+            known = [*risk.modules(), *risk.matching_parameters("*")]
             raise ValueError(f"unknown site {site!r}; the model has {', '.join(known)}")
     return list(parameters), list(activations)
 
@@ -75,7 +75,7 @@ def _example_norms(risk: EmpiricalRisk, site: str) -> Iterator[Tensor]:
                     f"dimension, got shape {tuple(gradient.shape)}"
                 )
             caught.clear()
-            yield gradient.detach().double().flatten(1).norm(dim=1)
+            yield gradient.detach().double().reshape(len(gradient), -1).norm(dim=1)
 
 
 @contextlib.contextmanager
@@ -85,7 +85,7 @@ def _caught(module: nn.Module, *, at_input: bool) -> Iterator[list[Tensor]]:
 
     def catch(value: Tensor) -> Tensor:
         caught.append(value if value.requires_grad else value.detach().requires_grad_())
-        return caught[-1]
+        return caught[-1].clone()  # later layers may change it in place
 
     def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for index, argument in enumerate(args):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from landscape.parameters import Point, roles_of
 
@@ -56,6 +57,9 @@ class EmpiricalRisk:
         parameters: names or ``fnmatch`` patterns that restrict which parameters are the arguments of the function.
             None: all that require a gradient.
 
+    Attributes:
+        count: number of examples.
+
     Raises:
         TypeError: batches that can be read only once, a loss that is not one number an example.
         ValueError: no data, a stochastic model (dropout in training mode, or two passes that disagree), a loss that is
@@ -86,8 +90,7 @@ class EmpiricalRisk:
         self._roles = roles_of(self._eager)
         self._check_not_stochastic()
         self._check_reiterable()
-        self.center_value = self._measured()
-        self._check_reproducible()
+        self.count = self._check_reproducible()
 
     def parameters(self) -> Point:
         """A copy of the present weights, with the role of each parameter."""
@@ -107,17 +110,16 @@ class EmpiricalRisk:
         Raises:
             ValueError: an unknown parameter or a wrong shape.
         """
-        with self.at(parameters or {}):
+        with self.at(parameters or {}), self._evaluation():
             return self._measured()
 
     def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the mean loss with respect to each parameter."""
-        arguments = list(self._arguments.values())
-        total = [torch.zeros_like(argument) for argument in arguments]
+        total = _Sums(self._arguments)
         with self.at(parameters or {}), self.differentiable():
             for loss in self.mean_loss_terms():
-                torch._foreach_add_(total, torch.autograd.grad(loss, arguments, materialize_grads=True))
-        return dict(zip(self._arguments, total, strict=True))
+                total.add(torch.autograd.grad(loss, total.arguments, materialize_grads=True))
+        return total.by_name()
 
     def hessian_product(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Hessian of the mean loss at the model's weights, times ``vector`` (which names every parameter).
@@ -125,23 +127,23 @@ class EmpiricalRisk:
         By double backward, one batch's graph in memory at a time: unlike forward-over-reverse differentiation it works
         for recurrent layers, in float32, and on packed sequences.
         """
-        arguments = list(self._arguments.values())
         factors = [vector[name] for name in self._arguments]
-        total = [torch.zeros_like(argument) for argument in arguments]
+        total = _Sums(self._arguments)
         with self.differentiable():
             for loss in self.mean_loss_terms():
-                gradients = torch.autograd.grad(loss, arguments, create_graph=True, materialize_grads=True)
+                gradients = torch.autograd.grad(loss, total.arguments, create_graph=True, materialize_grads=True)
                 curved = [(g, v) for g, v in zip(gradients, factors, strict=True) if g.requires_grad]
                 if curved:  # otherwise this batch's loss is linear in the parameters
-                    products = torch.autograd.grad(
-                        [g for g, _ in curved], arguments, [v for _, v in curved], materialize_grads=True
+                    total.add(
+                        torch.autograd.grad(
+                            [g for g, _ in curved], total.arguments, [v for _, v in curved], materialize_grads=True
+                        )
                     )
-                    torch._foreach_add_(total, products)
-        return dict(zip(self._arguments, total, strict=True))
+        return total.by_name()
 
     def mean_loss_terms(self) -> Iterator[Tensor]:
         """For each batch, the sum of its losses divided by the number of all examples, graph attached."""
-        return (losses.sum() / self.center_value.count for losses in self.example_losses())
+        return (losses.sum() / self.count for losses in self.example_losses())
 
     def example_losses(self) -> Iterator[Tensor]:
         """For each batch, the losses ``(n,)`` of its examples, graph attached."""
@@ -151,12 +153,7 @@ class EmpiricalRisk:
     @contextlib.contextmanager
     def at(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
         """Put ``parameters`` into the model inside the block."""
-        for name, value in parameters.items():
-            if name not in self._arguments:
-                raise ValueError(f"unknown parameter {name!r}; the risk is a function of {', '.join(self._arguments)}")
-            if value.shape != self._arguments[name].shape:
-                expected = tuple(self._arguments[name].shape)
-                raise ValueError(f"parameter {name!r}: expected shape {expected}, got {tuple(value.shape)}")
+        self._check_fits(parameters)
         with self._restored(parameters) as tensors:
             with torch.no_grad():
                 for name, tensor in tensors.items():
@@ -171,9 +168,8 @@ class EmpiricalRisk:
         that the directions name.
         """
         moving = {name: None for direction in directions for name in direction}
-        for name in moving:
-            if name not in self._arguments:
-                raise ValueError(f"a direction names {name!r}; the risk is a function of {', '.join(self._arguments)}")
+        for direction in directions:
+            self._check_fits(direction)
         with self._restored(moving) as tensors:
             targets = {name: tensor.detach() for name, tensor in tensors.items()}
             saved = [target.clone() for target in targets.values()]
@@ -191,10 +187,16 @@ class EmpiricalRisk:
     def differentiable(self) -> Iterator[None]:
         """Evaluation mode in which gradients can be taken twice.
 
-        cuDNN's recurrent kernels have no backward pass in evaluation mode and no double backward at all, so they are
-        switched off; this is the one place that does it.
+        This is the one place that switches off what has no second derivative: cuDNN's recurrent kernels (which have no
+        backward pass in evaluation mode either), fused attention, and compiled graphs.
         """
-        with self._evaluation(), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        with (
+            self._evaluation(),
+            torch.enable_grad(),
+            torch.backends.cudnn.flags(enabled=False),
+            sdpa_kernel(SDPBackend.MATH),
+            torch.compiler.set_stance("force_eager"),
+        ):
             yield
 
     def _measured(self) -> RiskValue:
@@ -202,7 +204,7 @@ class EmpiricalRisk:
         metric_sums = dict.fromkeys(self._metrics, 0.0)
         count = 0
         kept = _Output()
-        with self._evaluation(), torch.no_grad(), kept.of(self.model if self._metrics else None):
+        with torch.no_grad(), kept.of(self.model if self._metrics else None):
             # Deviations from a first guess of the mean, so that the variance does not cancel.
             guess: float | None = None
             for batch in self._on_device():
@@ -216,11 +218,13 @@ class EmpiricalRisk:
                 count += len(losses)
                 for name, metric in self._metrics.items():
                     metric_sums[name] += float(_one_each(f"metric {name!r}", metric(kept.value, batch)).double().sum())
+        if not count:
+            raise ValueError("batches: expected at least one example, got none")
         mean = loss_sum / count
-        variance = (square_sum - count * mean**2) / (count - 1) if count > 1 else math.nan
+        variance = (square_sum - count * mean * mean) / (count - 1) if count > 1 else math.nan
         return RiskValue(
             loss=(guess or 0.0) + mean,
-            standard_error=math.sqrt(max(variance, 0.0) / count) if not math.isnan(variance) else math.nan,
+            standard_error=math.nan if math.isnan(variance) else math.sqrt(max(variance, 0.0) / count),
             count=count,
             metrics={name: total / count for name, total in metric_sums.items()},
         )
@@ -246,7 +250,12 @@ class EmpiricalRisk:
     @contextlib.contextmanager
     def _evaluation(self) -> Iterator[None]:
         training = [module for module in self.model.modules() if module.training]
-        buffers = [(buffer, buffer.detach().clone()) for buffer in self.model.buffers()]
+        buffers = [
+            (module, name, buffer, buffer.detach().clone())
+            for module in self.model.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+        random_state = torch.get_rng_state()  # a DataLoader draws from the global stream each time it is read
         for module in training:
             module.training = False
         # An autocast block around us keeps its copies of weights until it ends and does not see in-place changes.
@@ -254,11 +263,14 @@ class EmpiricalRisk:
         try:
             yield
         finally:
+            torch.clear_autocast_cache()
+            torch.set_rng_state(random_state)
             for module in training:
                 module.training = True
             with torch.no_grad():
-                for buffer, saved in buffers:
+                for module, name, buffer, saved in buffers:
                     buffer.copy_(saved)
+                    module._buffers[name] = buffer  # a forward pass may have bound another tensor
 
     def _chosen(self, patterns: Sequence[str] | None) -> dict[str, nn.Parameter]:
         trainable = {name: tensor for name, tensor in self._eager.named_parameters() if tensor.requires_grad}
@@ -289,8 +301,17 @@ class EmpiricalRisk:
         if not any(True for _ in itertools.islice(self.batches, 1)):
             raise ValueError("batches: expected at least one batch, got none")
 
-    def _check_reproducible(self) -> None:
-        first, second = self.center_value, self._measured()
+    def _check_fits(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, value in tensors.items():
+            if name not in self._arguments:
+                raise ValueError(f"unknown parameter {name!r}; the risk is a function of {', '.join(self._arguments)}")
+            if value.shape != self._arguments[name].shape:
+                expected = tuple(self._arguments[name].shape)
+                raise ValueError(f"parameter {name!r}: expected shape {expected}, got {tuple(value.shape)}")
+
+    def _check_reproducible(self) -> int:
+        with self._evaluation():  # one block, so that the second pass does not repeat the first one's random numbers
+            first, second = self._measured(), self._measured()
         if not math.isfinite(first.loss):
             raise ValueError(f"the loss at the center is {first.loss}: no surface around it means anything")
         if first.count != second.count:
@@ -300,6 +321,27 @@ class EmpiricalRisk:
                 f"two passes over the data disagree (loss {first.loss:.8g} and {second.loss:.8g}): the model or the "
                 "data is stochastic; switch off dropout and random augmentation"
             )
+        return first.count
+
+
+class _Sums:
+    """Sums of one tensor for each parameter, in at least float32: bfloat16 stops growing after a few hundred terms."""
+
+    def __init__(self, arguments: Mapping[str, nn.Parameter]) -> None:
+        self.arguments = list(arguments.values())
+        self._names = list(arguments)
+        self._sums = [
+            torch.zeros_like(argument, dtype=torch.promote_types(argument.dtype, torch.float32))
+            for argument in self.arguments
+        ]
+
+    def add(self, terms: Sequence[Tensor]) -> None:
+        torch._foreach_add_(self._sums, [term.to(total.dtype) for term, total in zip(terms, self._sums, strict=True)])
+
+    def by_name(self) -> dict[str, Tensor]:
+        """The sums in the parameters' own types."""
+        pairs = zip(self._sums, self.arguments, strict=True)
+        return dict(zip(self._names, (total.to(argument.dtype) for total, argument in pairs), strict=True))
 
 
 class _Output:

@@ -104,10 +104,11 @@ def _grid(
     coordinates = {name: _axis(name, span, count) for name, (span, count) in axes.items()}
     shape = tuple(len(values) for values in coordinates.values())
     nodes = list(itertools.product(*coordinates.values()))
-    examples = {split: each.center_value.count for split, each in risks.items()}
+    examples = {split: each.count for split, each in risks.items()}
     attributes = _attributes(directions, first.parameters(), examples) | {"evaluations": len(nodes)}
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)  # before the long part, not after it
+    at_center = {split: each() for split, each in risks.items()}
     values: dict[str, list[RiskValue]] = {split: [] for split in risks}
     with first.along(directions) as move, tqdm(nodes, desc="surface", unit="point", disable=not progress) as bar:
         for node in bar:
@@ -115,7 +116,7 @@ def _grid(
             for split, each in risks.items():
                 values[split].append(each())
     datasets = [
-        _dataset(found, risks[split].center_value, coordinates, shape).expand_dims({"split": [split]} if split else {})
+        _dataset(found, at_center[split], coordinates, shape).expand_dims({"split": [split]} if split else {})
         for split, found in values.items()
     ]
     surface = xr.concat(datasets, "split") if len(datasets) > 1 else datasets[0]
@@ -146,8 +147,9 @@ def _axis(name: str, span: float, count: int) -> np.ndarray:
         raise ValueError(f"span: expected a positive number for {name}, got {span}")
     if count < 2:
         raise ValueError(f"points: expected at least 2 along {name}, got {count}")
-    # Built from the middle outwards, so that the center is exactly 0 and the axis exactly symmetric.
-    return span * (np.arange(count) - (count - 1) / 2) / ((count - 1) / 2)
+    # Built from the middle outwards, so that center and ends are exact and the axis is exactly symmetric.
+    half = (count - 1) / 2
+    return span * ((np.arange(count) - half) / half)
 
 
 def _common_model(risks: Mapping[str, EmpiricalRisk]) -> EmpiricalRisk:
@@ -189,5 +191,8 @@ def _attributes(
 
 def _write(surface: xr.Dataset, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.part")
-    surface.to_netcdf(temporary, engine="h5netcdf")
-    temporary.replace(path)
+    try:
+        surface.to_netcdf(temporary, engine="h5netcdf")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

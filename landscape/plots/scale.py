@@ -40,7 +40,10 @@ class Scale:
             return np.asarray(MaxNLocator(nbins=12, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high))
         decades = math.log10(self.high / self.low)
         steps = [1.0, 1.5, 2.0, 3.0, 5.0, 7.0] if decades < 2 else [1.0, 2.0, 5.0] if decades < 5 else [1.0]
-        exponents = range(math.floor(math.log10(self.low)) - 1, math.ceil(math.log10(self.high)) + 2)
+        stride = max(1, math.ceil(decades / 12))  # whole decades, or every so many of them
+        exponents = range(
+            math.floor(math.log10(self.low)) - stride, math.ceil(math.log10(self.high)) + 2 * stride, stride
+        )
         round_numbers = np.array(sorted(step * 10.0**exponent for exponent in exponents for step in steps))
         first = np.searchsorted(round_numbers, self.low * (1 + 1e-9)) - 1
         last = np.searchsorted(round_numbers, self.high * (1 - 1e-9))
@@ -97,10 +100,12 @@ def only_plane(surface: xr.Dataset, variable: str) -> xr.DataArray:
 
 def center_title(name: str, surface: xr.Dataset) -> str:
     """The model's name, and loss and accuracy at the center."""
+    only_plane(surface, "loss")
     parts = [f"loss {float(surface['center_loss']):.4g}"]
     if "center_accuracy" in surface:
         parts.append(f"accuracy {float(surface['center_accuracy']):.2%}")
-    return f"{name}\ncenter: {', '.join(parts)}"
+    plain = name.replace("$", r"\$")  # a name is text, not a formula
+    return f"{plain}\ncenter: {', '.join(parts)}"
 
 
 def axis_labels(surface: xr.Dataset) -> tuple[str, str]:

@@ -1,0 +1,84 @@
+"""What ``import landscape`` offers, and what it does not load."""
+
+import subprocess
+import sys
+
+import pytest
+
+import landscape
+import landscape.plots
+
+PUBLIC = [
+    "Direction",
+    "EmpiricalRisk",
+    "METRICS",
+    "Measurement",
+    "Point",
+    "RiskValue",
+    "ascent_sharpness",
+    "flatness_table",
+    "gaussian_rise",
+    "gradient_norms",
+    "hessian_eigenvalues",
+    "hessian_trace",
+    "loss_line",
+    "loss_surface",
+    "open_surface",
+    "plots",
+    "random_directions",
+]
+
+
+def test_table_of_contents():
+    assert sorted(landscape.__all__) == PUBLIC
+    assert set(PUBLIC) <= set(dir(landscape))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_entry_is_there(name):
+    assert getattr(landscape, name) is not None
+
+
+def test_plots():
+    assert landscape.plots.__all__ == [
+        "Scale",
+        "common_scale",
+        "contour",
+        "contour_panels",
+        "curve_panels",
+        "curves",
+        "relief",
+        "relief_panels",
+    ]
+    assert all(hasattr(landscape.plots, name) for name in landscape.plots.__all__)
+
+
+def test_no_such_entry():
+    with pytest.raises(AttributeError, match="loss_volume"):
+        _ = landscape.loss_volume
+
+
+PLOTTING = ["matplotlib", "seaborn", "plotly"]
+HEAVY = ["torch", "numpy", "pandas", "scipy", "xarray", *PLOTTING]
+LOADED = {
+    "import": ("import landscape", HEAVY),
+    "risk": ("import landscape; landscape.EmpiricalRisk", PLOTTING),
+    "numbers": ("import landscape; landscape.flatness_table, landscape.loss_surface", PLOTTING),
+    "help": (
+        "from typer.testing import CliRunner; from landscape.cli import app; "
+        "commands = ['--help'], ['surface', '--help'], ['flatness', '-h']; "
+        "results = [CliRunner().invoke(app, words) for words in commands]; "
+        "assert [result.exit_code for result in results] == [0, 0, 0]; "
+        "assert 'MODULE:FUNCTION' in results[1].output",
+        HEAVY,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOADED)
+def test_what_is_not_loaded(case):
+    # In a process of its own, as this one has loaded everything by now.
+    code, unwanted = LOADED[case]
+    code += f"; import sys; print(*(name for name in {unwanted!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
