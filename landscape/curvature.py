@@ -130,7 +130,7 @@ def hessian_trace(
             continue
         mean, error = float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(len(found)))
         converged = error <= tolerance * abs(mean)
-        if converged or len(found) >= max_products or not math.isfinite(mean):
+        if converged or len(found) >= max_products:
             return Trace(mean, error, converged, len(found))
 
 
@@ -153,4 +153,7 @@ class _Products:
                 for (name, like), part in zip(self._shapes.items(), parts, strict=True)
             }
         )
-        return torch.cat([tensor.double().flatten().cpu() for tensor in product.values()]).numpy()
+        flat_product = torch.cat([tensor.double().flatten().cpu() for tensor in product.values()]).numpy()
+        if not np.isfinite(flat_product).all():
+            raise ValueError("a Hessian-vector product is not finite: the loss has no curvature at these weights")
+        return flat_product

@@ -165,6 +165,8 @@ def flatness_table(
 def _metrics(metrics: Sequence[str] | Mapping[str, Metric] | None) -> Mapping[str, Metric]:
     if isinstance(metrics, Mapping):
         return metrics
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics: expected a sequence, got the string {metrics!r}; write [{metrics!r}]")
     for name in metrics or ():
         if name not in METRICS:
             raise ValueError(f"unknown metric {name!r}; known: {', '.join(METRICS)}")

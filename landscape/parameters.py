@@ -14,8 +14,9 @@ Which numbers form one *filter* (Li et al. 2018) depends on the layer. The rules
 - **attention**: a row of the packed ``in_proj_weight``.
 - **bias**: every parameter with fewer than two dimensions that is not a normalization layer's, and attention's
   ``bias_k`` and ``bias_v``. It has no filters; if it is moved at all, it is one block.
-- **norm**: scale and shift of a normalization layer (by class, or by a class name with "norm" in it), and the magnitude
-  of a weight-normalized layer: rescaling it changes the function's scale and not its shape.
+- **norm**: scale and shift of a normalization layer, known by the end of its class's name (BatchNorm2d, LlamaRMSNorm,
+  LayerNormalization), and the magnitude of a weight-normalized layer: rescaling it changes the function's scale and
+  not its shape.
 - **tied weights** are one tensor and move once, by the rule of the layer that comes first.
 - anything else with two or more dimensions: entries of the first axis.
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -33,6 +35,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = ["Direction", "Point", "Role", "filter_norms", "fingerprint", "inner_product", "norm", "roles_of"]
+
+_NORMALIZATION = re.compile(r"norm(alization)?(\dd)?$", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +94,7 @@ def roles_of(model: nn.Module) -> dict[str, Role]:
 
 
 def _role(owner: nn.Module, local: str, parameter: Tensor) -> Role:
-    if "norm" in type(owner).__name__.lower():
+    if _NORMALIZATION.search(type(owner).__name__):
         return Role("norm")
     if parameter.ndim < 2 or local in ("bias_k", "bias_v"):
         return Role("bias")

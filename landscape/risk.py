@@ -89,8 +89,11 @@ class EmpiricalRisk:
         self._arguments = self._chosen(parameters)
         self._roles = roles_of(self._eager)
         self._check_not_stochastic()
-        self._check_reiterable()
-        self.count = self._check_reproducible()
+        # One block for all passes: what they draw from the global stream is given back, and yet the second pass does
+        # not repeat the random numbers of the first, so that always-on dropout shows.
+        with self._evaluation():
+            self._check_reiterable()
+            self.count = self._check_reproducible()
 
     def parameters(self) -> Point:
         """A copy of the present weights, with the role of each parameter."""
@@ -154,10 +157,11 @@ class EmpiricalRisk:
     def at(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
         """Put ``parameters`` into the model inside the block."""
         self._check_fits(parameters)
-        with self._restored(parameters) as tensors:
+        values = {name: value.detach().clone() for name, value in parameters.items()}  # may be the model's own tensors
+        with self._restored(values) as tensors:
             with torch.no_grad():
                 for name, tensor in tensors.items():
-                    tensor.copy_(parameters[name])
+                    tensor.copy_(values[name])
             yield
 
     @contextlib.contextmanager
@@ -278,6 +282,8 @@ class EmpiricalRisk:
             if not trainable:
                 raise ValueError("no parameter of the model requires a gradient: call model.requires_grad_(True)")
             return trainable
+        if isinstance(patterns, str):
+            raise TypeError(f"parameters: expected a sequence, got the string {patterns!r}; write ({patterns!r},)")
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in trainable):
                 raise ValueError(f"parameters: {pattern!r} matches none of {', '.join(trainable)}")
@@ -310,8 +316,7 @@ class EmpiricalRisk:
                 raise ValueError(f"parameter {name!r}: expected shape {expected}, got {tuple(value.shape)}")
 
     def _check_reproducible(self) -> int:
-        with self._evaluation():  # one block, so that the second pass does not repeat the first one's random numbers
-            first, second = self._measured(), self._measured()
+        first, second = self._measured(), self._measured()
         if not math.isfinite(first.loss):
             raise ValueError(f"the loss at the center is {first.loss}: no surface around it means anything")
         if first.count != second.count:

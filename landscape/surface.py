@@ -145,8 +145,8 @@ def _dataset(
 def _axis(name: str, span: float, count: int) -> np.ndarray:
     if not (np.isfinite(span) and span > 0):
         raise ValueError(f"span: expected a positive number for {name}, got {span}")
-    if count < 2:
-        raise ValueError(f"points: expected at least 2 along {name}, got {count}")
+    if count < 2 or count != int(count):
+        raise ValueError(f"points: expected a whole number of at least 2 along {name}, got {count}")
     # Built from the middle outwards, so that center and ends are exact and the axis is exactly symmetric.
     half = (count - 1) / 2
     return span * ((np.arange(count) - half) / half)

@@ -149,7 +149,7 @@ def test_a_wrong_target_is_one_clear_line(folder, case, command):
     [
         (["flatness", "--metric", "depth"], "unknown metric 'depth'; known: gaussian_rise"),
         (["surface", "--normalization", "filters"], "normalization: expected 'filter', 'layer' or 'none'"),
-        (["surface", "--points", "1"], "points: expected at least 2 along alpha, got 1"),
+        (["surface", "--points", "1"], "points: expected a whole number of at least 2 along alpha, got 1"),
         (["surface", "--span", "-1"], "span: expected a positive number for alpha, got -1.0"),
         (["surface", "-o", "someones_models.py"], "someones_models.py"),
     ],

@@ -58,9 +58,8 @@ def test_gaussian_rise_does_not_see_a_rescaling_between_relu_layers():
 
 
 def test_one_draw_has_no_standard_error(bowl):
-    found = gaussian_rise(bowl(np.eye(6)).risk, draws=1)
-    assert math.isfinite(found.value)
-    assert math.isnan(found.standard_error)
+    with pytest.raises(ValueError, match="draws: expected at least 2, got 1"):
+        gaussian_rise(bowl(np.eye(6)).risk, draws=1)
 
 
 def test_table_of_a_quadratic(bowl, symmetric):
@@ -119,3 +118,20 @@ def test_tables_repeat(bowl, symmetric):
 def test_unknown_metric(bowl):
     with pytest.raises(ValueError, match="unknown metric 'depth'; known: gaussian_rise, ascent_sharpness"):
         flatness_table({"bowl": bowl(np.eye(6)).risk}, ["depth"], progress=False)
+
+
+def test_gaussian_rise_ignores_a_rescaling_that_leaves_the_function_alone_and_the_others_do_not():
+    # relu(c z) = c relu(z) for c > 0: the first layer times c and the second divided by c give the same network.
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).double()
+    batches = [(torch.randn(30, 3, dtype=torch.float64), torch.randint(0, 2, (30,)))]
+    before = flatness_table({"net": EmpiricalRisk(model, batches)}, seed=1, progress=False)
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter.mul_(10)
+        model[2].weight.div_(10)
+    after = flatness_table({"net": EmpiricalRisk(model, batches)}, seed=1, progress=False)
+    assert after["loss"].iloc[0] == pytest.approx(before["loss"].iloc[0], rel=1e-12)
+    ratio = dict(zip(after["metric"], after["value"] / before["value"], strict=True))
+    assert ratio.pop("gaussian_rise") == pytest.approx(1, rel=1e-9)
+    assert all(abs(one - 1) > 0.1 for one in ratio.values()), ratio

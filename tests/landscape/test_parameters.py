@@ -169,3 +169,15 @@ def test_a_fingerprint_tells_apart(other):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_fingerprint_of_half_precision(dtype):
     assert fingerprint({"a": torch.ones(2, dtype=dtype)}) != fingerprint({"a": torch.zeros(2, dtype=dtype)})
+
+
+@pytest.mark.parametrize("name", ["BatchNorm2d", "LlamaRMSNorm", "T5LayerNorm", "LayerNormalization", "my_norm"])
+def test_normalization_is_known_by_the_end_of_the_class_name(name):
+    layer = type(name, (nn.Linear,), {})(2, 3)
+    assert roles_of(nn.Sequential(layer))["0.weight"].kind == "norm"
+
+
+@pytest.mark.parametrize("name", ["NormalizedLinear", "NormalNet", "Enormous"])
+def test_a_name_that_only_holds_norm_is_no_normalization(name):
+    layer = type(name, (nn.Linear,), {})(2, 3)
+    assert roles_of(nn.Sequential(layer))["0.weight"].kind == "linear"
