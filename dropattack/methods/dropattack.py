@@ -18,7 +18,8 @@ from dropattack.ascent import (
     random_like,
     units,
 )
-from dropattack.methods.base import Cost, Method, Step, StepRecord
+from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.passes import Step
 from dropattack.sites import ParameterSite, Site, find_parameters, find_site
 
 __all__ = ["DropAttack"]

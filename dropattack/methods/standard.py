@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dropattack.methods.base import Cost, Method, Step, StepRecord
+from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.passes import Step
 
 __all__ = ["Standard"]
 

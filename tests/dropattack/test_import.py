@@ -1,0 +1,57 @@
+"""What ``import dropattack`` offers, and what it does not load."""
+
+import subprocess
+import sys
+
+import pytest
+
+import dropattack
+
+PUBLIC = [
+    "Config",
+    "Cost",
+    "DATASETS",
+    "DropAttack",
+    "LeNet5",
+    "METHODS",
+    "MODELS",
+    "Method",
+    "Named",
+    "Standard",
+    "Training",
+    "build_method",
+    "build_model",
+    "evaluate",
+    "find_site",
+    "load_dataset",
+    "load_run",
+    "perturbed",
+    "train",
+]
+
+
+def test_table_of_contents():
+    assert sorted(dropattack.__all__) == PUBLIC
+    for name in PUBLIC:
+        assert getattr(dropattack, name) is not None
+
+
+PLOTTING = ["matplotlib", "plotly", "seaborn"]
+HEAVY = ["pandas", "scipy", "torch", "xarray", *PLOTTING]
+LOADED = {
+    "import": ("import dropattack", HEAVY),
+    "methods and training": ("import dropattack; dropattack.DropAttack, dropattack.train", ["landscape", *PLOTTING]),
+    "help": (
+        "from typer.testing import CliRunner; from dropattack.cli import app; "
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0",
+        HEAVY,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LOADED)
+def test_what_is_not_loaded(case):
+    code, unwanted = LOADED[case]
+    code += f"; import sys; print(*(name for name in {unwanted!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
