@@ -141,7 +141,7 @@ def test_a_wrong_target_is_one_clear_line(folder, case, command):
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert re.search(message, line)
-    assert not (folder / "landscape").exists()
+    assert not (folder / "surfaces").exists()
 
 
 @pytest.mark.parametrize(
