@@ -1,0 +1,84 @@
+"""What the README shows runs as it is printed."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import dropattack
+import landscape
+from dropattack.config import Config
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = {kind: re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL) for kind in ("python", "toml", "console", "")}
+
+
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 4)
+        self.lstm = nn.LSTM(4, 5, batch_first=True)
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, tokens):
+        return self.fc(self.lstm(self.embedding(tokens))[0][:, -1])
+
+
+def test_the_training_loop_trains(tmp_path):
+    torch.manual_seed(0)
+    model = Classifier()
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    names = {
+        "model": model,
+        "loader": [(torch.randint(0, 20, (8, 6)), torch.randint(0, 2, (8,))) for _ in range(3)],
+        "optimizer": torch.optim.Adam(model.parameters()),
+    }
+    exec(compile(BLOCKS["python"][0], "README.md", "exec"), names)
+    assert names["method"].cost.forwards == 3
+    assert all(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+def test_the_analysis_analyses(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    batches = [(torch.randn(20, 3), torch.randint(0, 2, (20,)))]
+    other_risk = landscape.EmpiricalRisk(nn.Linear(3, 2), batches)
+    other_surface = landscape.loss_surface(
+        other_risk, landscape.random_directions(other_risk.parameters()), points=3, progress=False
+    )
+    names = {
+        "model": nn.Linear(3, 2),
+        "batches": batches,
+        "other_risk": other_risk,
+        "other_surface": other_surface,
+    }
+    exec(compile(BLOCKS["python"][1].replace("points=21", "points=3"), "README.md", "exec"), names)
+    assert set(names["table"]["model"]) == {"mine", "other"}
+    assert (tmp_path / "contours.png").stat().st_size > 1000
+
+
+def test_the_configuration_is_valid():
+    for block in BLOCKS["toml"]:
+        config = Config.from_tables(tomllib.loads(block))
+        method = config.method
+        dropattack.build_method(method.name, dropattack.build_model(config.model.name), **method.options)
+
+
+@pytest.mark.parametrize(
+    "names", [dropattack.METHODS, landscape.METRICS, dropattack.DATASETS], ids=["methods", "metrics", "data"]
+)
+def test_every_name_that_can_be_chosen_is_in_the_readme(names):
+    for name in names:
+        assert f"`{name}`" in README or f'"{name}"' in README, name
+
+
+def test_every_file_that_is_named_is_there():
+    for path in re.findall(
+        r"\]\(((?!https?:)[^)#]+)\)|`((?:dropattack|landscape|tests|figures|notebooks)/[\w/.]*)`", README
+    ):
+        named = next(filter(None, path))
+        assert (ROOT / named).exists(), named
