@@ -1,7 +1,14 @@
 # methods: what replaces loss.backward()
+from .methods import FGM as FGM
+from .methods import FGSM as FGSM
+from .methods import L1 as L1
+from .methods import L2 as L2
 from .methods import METHODS as METHODS
+from .methods import PGD as PGD
+from .methods import SAM as SAM
 from .methods import Cost as Cost
 from .methods import DropAttack as DropAttack
+from .methods import GradientNormPenalty as GradientNormPenalty
 from .methods import Method as Method
 from .methods import Standard as Standard
 from .methods import build_method as build_method

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropattack.sites import Site
+from dropattack.sites import Offset, OutputSite, Site
 
-__all__ = ["Closure", "Step"]
+__all__ = ["Closure", "Step", "watched_gradient"]
 
 Closure = Callable[[], Tensor]
 
@@ -57,16 +57,17 @@ class Step:
     def run(
         self,
         weight: float = 1.0,
-        offsets: Mapping[Site, Tensor] | None = None,
+        offsets: Mapping[Site, Offset] | None = None,
         watch: Sequence[Site] = (),
         *,
         clean: bool = False,
+        penalty: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         """One forward and one backward pass, perturbed or not.
 
         - Offsets are constants: no derivative flows through them.
         - ``.grad`` gains ``weight`` times this pass's gradient. With weight 0 it is left alone, and only the watched
-          sites learn the gradient.
+          sites learn the gradient; where these are all activations, no weight gradient is even computed.
         - A watched site is left with ``site.gradient``: this pass's gradient times ``weight`` (times 1 if it is 0),
           whatever ``.grad`` held before.
         - Every pass draws the same dropout masks; batch statistics are computed afresh in each, but running
@@ -75,9 +76,10 @@ class Step:
 
         Args:
             weight: factor on the loss.
-            offsets: perturbation by site.
+            offsets: perturbation by site, or a function of the value there that makes it.
             watch: sites whose gradient is wanted.
             clean: whether buffers may change.
+            penalty: a function of the parameters that is added to the weighted loss.
 
         Returns:
             The unweighted loss, detached.
@@ -94,21 +96,29 @@ class Step:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._no_sync() if self._passes_left else contextlib.nullcontext())
             if weight == 0:
-                stack.enter_context(_gradients_set_aside(self._model))
+                activations_alone = watch and all(isinstance(site, OutputSite) for site in watch)
+                unwanted = _parameters_frozen if activations_alone else _gradients_set_aside
+                stack.enter_context(unwanted(self._model))
             for site, offset in offsets.items():
-                stack.enter_context(site.perturbed(offset.detach()))
+                stack.enter_context(site.perturbed(offset if callable(offset) else offset.detach()))
             for site in watch:
                 stack.enter_context(site.watched())
             self._random.replay()
             loss = _checked(self._closure())
             for site in {*offsets, *watch}:
                 site.check_reached_once()
-            self._backward(loss if weight in (0, 1) else loss * weight)
+            objective = loss if weight in (0, 1) else loss * weight
+            self._backward(objective if penalty is None else objective + penalty())
         if clean:
             self._buffers = _Buffers(self._model)
         else:
             self._buffers.restore()
         return loss.detach()
+
+
+def watched_gradient(site: Site) -> Tensor:
+    """The gradient of the last watched pass; zero where the loss does not depend on the site."""
+    return torch.zeros_like(site.value) if site.gradient is None else site.gradient
 
 
 def _checked(loss: Any) -> Tensor:
@@ -132,6 +142,19 @@ def _gradients_set_aside(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in earlier:
             parameter.grad = gradient
+
+
+@contextlib.contextmanager
+def _parameters_frozen(model: nn.Module) -> Iterator[None]:
+    """Build no graph for the parameters inside the block."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 class _Buffers:

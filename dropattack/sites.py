@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -24,9 +24,22 @@ from torch import Tensor, nn
 
 from dropattack.names import unknown
 
-__all__ = ["INPUT", "OutputSite", "ParameterSite", "Site", "find_parameters", "find_site", "perturbed", "unwrap"]
+__all__ = [
+    "INPUT",
+    "Offset",
+    "OutputSite",
+    "ParameterSite",
+    "Site",
+    "find_parameters",
+    "find_site",
+    "perturbed",
+    "unwrap",
+]
 
 INPUT = "input"
+
+# What is added at a site: a tensor of its shape, or a function that makes one when the value is known.
+Offset = Tensor | Callable[[Tensor], Tensor]
 
 
 class Site(Protocol):
@@ -42,8 +55,8 @@ class Site(Protocol):
         """The tensor at the site in the last watched pass; safe from later in-place changes with ``keep_value``."""
         ...
 
-    def perturbed(self, offset: Tensor) -> contextlib.AbstractContextManager[None]:
-        """Add ``offset`` (the shape of the site) inside the block."""
+    def perturbed(self, offset: Offset) -> contextlib.AbstractContextManager[None]:
+        """Add ``offset`` inside the block."""
         ...
 
     def watched(self) -> contextlib.AbstractContextManager[None]:
@@ -82,8 +95,10 @@ class ParameterSite:
         self.gradient = None
 
     @contextlib.contextmanager
-    def perturbed(self, offset: Tensor) -> Iterator[None]:
+    def perturbed(self, offset: Offset) -> Iterator[None]:
         """Add ``offset`` to the parameter inside the block; bit-identical afterwards."""
+        if callable(offset):
+            offset = offset(self.value)
         _check_shape(self.name, offset, self.parameter)
         saved = self.parameter.detach().clone()
         try:
@@ -137,7 +152,7 @@ class OutputSite:
         return self._value
 
     @contextlib.contextmanager
-    def perturbed(self, offset: Tensor) -> Iterator[None]:
+    def perturbed(self, offset: Offset) -> Iterator[None]:
         """Add ``offset`` to the activation inside the block."""
         with self._tap.installed():
             self._tap.offset = offset
@@ -181,9 +196,11 @@ class OutputSite:
     @torch.compiler.disable
     def receive(self, activation: Tensor) -> Tensor:
         """Do to the activation what the present block asks for: add the offset, watch the gradient."""
-        if self._tap.offset is not None:
-            _check_shape(self.name, self._tap.offset, activation)
-            activation = activation + self._tap.offset
+        if (offset := self._tap.offset) is not None:
+            if callable(offset):
+                offset = offset(activation.detach())
+            _check_shape(self.name, offset, activation)
+            activation = activation + offset
         if self._tap.watching and torch.is_grad_enabled():
             self._value = activation.detach().clone() if self.keep_value else activation.detach()
             if not activation.requires_grad:  # pixels, or a frozen embedding
@@ -204,7 +221,7 @@ class Tap:
     """
 
     def __init__(self, site: OutputSite) -> None:
-        self.offset: Tensor | None = None
+        self.offset: Offset | None = None
         self.watching = False
         self.calls = 0
         self._module = site.module

@@ -9,14 +9,42 @@ from torch import nn
 
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.methods.dropattack import DropAttack
+from dropattack.methods.fgm import FGM
+from dropattack.methods.fgsm import FGSM
+from dropattack.methods.gradient_norm_penalty import GradientNormPenalty
+from dropattack.methods.pgd import PGD
+from dropattack.methods.sam import SAM
 from dropattack.methods.standard import Standard
+from dropattack.methods.weight_penalties import L1, L2
 from dropattack.names import unknown
 
-__all__ = ["METHODS", "Cost", "DropAttack", "Method", "Standard", "StepRecord", "build_method"]
+__all__ = [
+    "FGM",
+    "FGSM",
+    "L1",
+    "L2",
+    "METHODS",
+    "PGD",
+    "SAM",
+    "Cost",
+    "DropAttack",
+    "GradientNormPenalty",
+    "Method",
+    "Standard",
+    "StepRecord",
+    "build_method",
+]
 
 METHODS: dict[str, type[Method]] = {
     "standard": Standard,
+    "l1": L1,
+    "l2": L2,
+    "fgsm": FGSM,
+    "fgm": FGM,
+    "pgd": PGD,
     "dropattack": DropAttack,
+    "sam": SAM,
+    "gradient-norm-penalty": GradientNormPenalty,
 }
 
 

@@ -12,14 +12,16 @@ from torch import Tensor, nn
 from dropattack.ascent import (
     NormScope,
     bernoulli_mask,
+    check_choice,
     check_nonnegative,
     check_probability,
     norms,
     random_like,
     units,
 )
+from dropattack.distributed import averaged, from_first
 from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step
+from dropattack.passes import Step, watched_gradient
 from dropattack.sites import ParameterSite, Site, find_parameters, find_site
 
 __all__ = ["DropAttack"]
@@ -130,10 +132,10 @@ class DropAttack(Method):
         super().__init__(model)
         if ascent_steps < 1 or int(ascent_steps) != ascent_steps:
             raise ValueError(f"ascent_steps: expected a whole number of at least 1, got {ascent_steps}")
-        _check_choice("input_norm", input_norm, ("example", "tensor"))
-        _check_choice("weight_norm", weight_norm, ("tensor", "global"))
-        _check_choice("direction", direction, ("gradient", "random"))
-        _check_choice("reduction", reduction, ("sum", "mean"))
+        check_choice("input_norm", input_norm, ("example", "tensor"))
+        check_choice("weight_norm", weight_norm, ("tensor", "global"))
+        check_choice("direction", direction, ("gradient", "random"))
+        check_choice("reduction", reduction, ("sum", "mean"))
         epsilon = check_nonnegative("epsilon", epsilon)
         probability = check_probability("attack_probability", attack_probability)
         self._attacks: list[_Attack] = []
@@ -181,7 +183,7 @@ class DropAttack(Method):
         sites = [site for attack in self._attacks for site in attack.sites]
         record = StepRecord(clean_loss=step.run(self.clean_weight * scale, watch=sites, clean=True))
         clean_scale = self.clean_weight * scale or 1.0  # what the watched gradients were multiplied by
-        clean = {site: _found(site) / clean_scale for site in sites}
+        clean = {site: watched_gradient(site) / clean_scale for site in sites}
         for attack in self._attacks:
             ascent = [clean[site] for site in attack.sites]
             masks = [self._mask(site, gradient, attack) for site, gradient in zip(attack.sites, ascent, strict=True)]
@@ -202,7 +204,7 @@ class DropAttack(Method):
                     )
                 )
                 if more_to_come:
-                    ascent = [g + _found(site) / scale for g, site in zip(ascent, attack.sites, strict=True)]
+                    ascent = [g + watched_gradient(site) / scale for g, site in zip(ascent, attack.sites, strict=True)]
             record.perturbations |= _by_name(attack.sites, offsets)
         return record
 
@@ -235,15 +237,15 @@ class DropAttack(Method):
     def _direction(self, site: Site, gradient: Tensor) -> Tensor:
         shared = self.sync_perturbation and isinstance(site, ParameterSite)
         if shared:
-            gradient = _averaged(gradient)
+            gradient = averaged(gradient)
         if self.direction == "gradient":
             return gradient
         noise = random_like(gradient, self._generator_on(gradient.device))
-        return _from_first(noise) if shared else noise
+        return from_first(noise) if shared else noise
 
     def _mask(self, site: Site, gradient: Tensor, attack: _Attack) -> Tensor:
         mask = bernoulli_mask(gradient, attack.probability, self._generator_on(gradient.device))
-        return _from_first(mask) if self.sync_perturbation and isinstance(site, ParameterSite) else mask
+        return from_first(mask) if self.sync_perturbation and isinstance(site, ParameterSite) else mask
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
         if self._generator is None:
@@ -265,24 +267,3 @@ class DropAttack(Method):
 
 def _by_name(sites: Sequence[Site], values: Sequence[Tensor]) -> dict[str, Tensor]:
     return {site.name: value for site, value in zip(sites, values, strict=True)}
-
-
-def _found(site: Site) -> Tensor:
-    """The watched gradient; zero where the loss does not depend on the site, so that nothing is perturbed."""
-    return torch.zeros_like(site.value) if site.gradient is None else site.gradient
-
-
-def _averaged(gradient: Tensor) -> Tensor:
-    total = gradient.clone()
-    torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
-
-
-def _from_first(tensor: Tensor) -> Tensor:
-    torch.distributed.broadcast(tensor, src=0)
-    return tensor
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

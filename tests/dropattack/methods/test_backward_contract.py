@@ -162,8 +162,12 @@ def test_cost_counts_the_passes_that_are_run(attacks, ascent_steps):
         network.module, **{a: options[a] for a in attacks}, epsilon=0.1, ascent_steps=ascent_steps, clean_weight=0
     )
     forwards, backwards = [], []
-    network.module.register_forward_hook(lambda *_: forwards.append(1))
-    network.module.decoder.bias.register_hook(lambda *_: backwards.append(1))
+
+    def count(_module, _args, logits):
+        forwards.append(1)
+        logits.register_hook(lambda _: backwards.append(1))
+
+    network.module.register_forward_hook(count)
     method.backward(network.closure)
     assert (len(forwards), len(backwards)) == (method.cost.forwards, method.cost.backwards)
     assert method.cost.forwards == 1 + ascent_steps * len(attacks)

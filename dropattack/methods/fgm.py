@@ -1,0 +1,71 @@
+"""FGM: one gradient step of fixed norm on the input (Miyato, Dai and Goodfellow 2017)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from dropattack.ascent import NormScope, check_choice, check_nonnegative, units
+from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.passes import Step, watched_gradient
+from dropattack.sites import ParameterSite, find_site
+
+__all__ = ["FGM"]
+
+
+class FGM(Method):
+    r"""The clean gradient plus the gradient at :math:`x + \epsilon\, g_x / \lVert g_x \rVert_2`.
+
+    Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR 2017;
+    equation 2 of the DropAttack paper. There embeddings are first normalized by word frequency, which is not done here.
+    Widely copied code perturbs the embedding *weight* by one norm for the whole batch instead: name that parameter as
+    ``inputs`` to get it. DropAttack on the input alone with attack probability 1 is the same method.
+
+    Cost: 2 forward and backward passes.
+
+    Args:
+        model: the network.
+        inputs: ``"input"``, a module's name (its output), or a parameter's name.
+        epsilon: norm of the perturbation; at least 0.
+        clean_weight: weight of the clean gradient.
+        adversarial_weight: weight of the gradient at the perturbed input.
+        input_norm: ``"example"`` or ``"tensor"`` (one norm for the batch; always so for a parameter).
+        batch_dim: the dimension of the input that counts examples.
+
+    Raises:
+        ValueError: an unknown site, a negative epsilon or weight, an unknown norm.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: str,
+        epsilon: float = 5.0,
+        *,
+        clean_weight: float = 1.0,
+        adversarial_weight: float = 1.0,
+        input_norm: Literal["example", "tensor"] = "example",
+        batch_dim: int = 0,
+    ) -> None:
+        super().__init__(model)
+        check_choice("input_norm", input_norm, ("example", "tensor"))
+        self._site = find_site(self.model, inputs)
+        self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else input_norm
+        self.epsilon = check_nonnegative("epsilon", epsilon)
+        self.clean_weight = check_nonnegative("clean_weight", clean_weight)
+        self.adversarial_weight = check_nonnegative("adversarial_weight", adversarial_weight)
+        self.batch_dim = batch_dim
+
+    @property
+    def cost(self) -> Cost:
+        """A clean and an adversarial pass."""
+        return Cost(forwards=2, backwards=2)
+
+    def _step(self, step: Step) -> StepRecord:
+        site = self._site
+        clean_loss = step.run(self.clean_weight, watch=[site], clean=True)
+        (unit,) = units([watched_gradient(site)], self._scope, self.batch_dim)
+        perturbation = self.epsilon * unit
+        adversarial_loss = step.run(self.adversarial_weight, {site: perturbation})
+        return StepRecord(clean_loss, {"inputs": [adversarial_loss]}, {site.name: perturbation})
