@@ -1,4 +1,5 @@
 # methods: what replaces loss.backward()
+from .methods import ASAM as ASAM
 from .methods import FGM as FGM
 from .methods import FGSM as FGSM
 from .methods import L1 as L1
@@ -8,6 +9,8 @@ from .methods import PGD as PGD
 from .methods import SAM as SAM
 from .methods import Cost as Cost
 from .methods import DropAttack as DropAttack
+from .methods import FreeAT as FreeAT
+from .methods import FreeLB as FreeLB
 from .methods import GradientNormPenalty as GradientNormPenalty
 from .methods import Method as Method
 from .methods import Standard as Standard

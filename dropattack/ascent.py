@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["NormScope", "bernoulli_mask", "norms", "random_like", "units"]
+__all__ = ["NormScope", "bernoulli_mask", "norms", "projected", "random_like", "units"]
 
 NormScope = Literal["example", "tensor", "global"]
 
@@ -71,6 +71,19 @@ def _divided(tensor: Tensor, norm: Tensor) -> Tensor:
     usable = torch.isfinite(norm) & (norm > 0)
     quotient = tensor / torch.where(usable, norm, torch.ones_like(norm))
     return torch.where(usable, quotient, torch.zeros_like(quotient)).to(tensor.dtype)
+
+
+def projected(perturbation: Tensor, epsilon: float, scope: NormScope, batch_dim: int = 0) -> Tensor:
+    """The nearest point of the L2 ball of radius ``epsilon``: what lies inside stays, what lies outside is shortened.
+
+    Example:
+        >>> projected(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), 1.0, "example")
+        tensor([[0.6000, 0.8000],
+                [0.3000, 0.4000]])
+    """
+    (length,) = norms([perturbation], scope, batch_dim)
+    shrink = epsilon / length.clamp(min=epsilon) if epsilon else torch.zeros_like(length)
+    return (perturbation * shrink).to(perturbation.dtype)
 
 
 def bernoulli_mask(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:

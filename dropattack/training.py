@@ -166,6 +166,7 @@ class _State:
         tensors = checkpoint.model_tensors(self.model)
         for index, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
+        tensors |= {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
         return tensors | {f"random.{name}": state for name, state in self._random_states().items()}
 
     def _random_states(self) -> dict[str, Tensor]:
@@ -179,11 +180,12 @@ class _State:
         return states
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "method": {}, "random": {}}
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
         self.model.load_state_dict(groups["model"])
+        self.method.load_state_dict(groups["method"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")

@@ -7,10 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from dropattack.methods.asam import ASAM
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.methods.dropattack import DropAttack
 from dropattack.methods.fgm import FGM
 from dropattack.methods.fgsm import FGSM
+from dropattack.methods.freeat import FreeAT
+from dropattack.methods.freelb import FreeLB
 from dropattack.methods.gradient_norm_penalty import GradientNormPenalty
 from dropattack.methods.pgd import PGD
 from dropattack.methods.sam import SAM
@@ -19,6 +22,7 @@ from dropattack.methods.weight_penalties import L1, L2
 from dropattack.names import unknown
 
 __all__ = [
+    "ASAM",
     "FGM",
     "FGSM",
     "L1",
@@ -28,6 +32,8 @@ __all__ = [
     "SAM",
     "Cost",
     "DropAttack",
+    "FreeAT",
+    "FreeLB",
     "GradientNormPenalty",
     "Method",
     "Standard",
@@ -42,8 +48,11 @@ METHODS: dict[str, type[Method]] = {
     "fgsm": FGSM,
     "fgm": FGM,
     "pgd": PGD,
+    "freeat": FreeAT,
+    "freelb": FreeLB,
     "dropattack": DropAttack,
     "sam": SAM,
+    "asam": ASAM,
     "gradient-norm-penalty": GradientNormPenalty,
 }
 

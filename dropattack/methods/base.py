@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -103,6 +103,15 @@ class Method(abc.ABC):
         with Step(self.model, closure, self.cost.forwards, backward, no_sync) as step:
             self.last = self._step(step)
         return self.last.clean_loss
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the method carries from step to step, to be saved with the optimizer's state; most carry nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        if state:
+            raise ValueError(f"{type(self).__name__} carries nothing, got {', '.join(state)}")
 
     def steps(self, closure: Closure, **options: Any) -> Iterator[Tensor]:
         """Yield the clean loss each time ``.grad`` is ready for one optimizer step.

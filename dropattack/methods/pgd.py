@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_choice, check_nonnegative, norms, units
+from dropattack.ascent import NormScope, check_choice, check_nonnegative, norms, projected, units
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import Offset, ParameterSite, find_site
@@ -114,9 +114,7 @@ class PGD(Method):
     def _projected(self, perturbation: Tensor) -> Tensor:
         if self.norm == "linf":
             return perturbation.clamp(-self.epsilon, self.epsilon)
-        (length,) = norms([perturbation], self._scope, self.batch_dim)
-        shrink = self.epsilon / length.clamp(min=self.epsilon) if self.epsilon else torch.zeros_like(length)
-        return (perturbation * shrink).to(perturbation.dtype)
+        return projected(perturbation, self.epsilon, self._scope, self.batch_dim)
 
     def _random_point(self, value: Tensor) -> Tensor:
         generator = self._generator or torch.Generator(value.device)

@@ -8,12 +8,15 @@ import pytest
 import dropattack
 
 PUBLIC = [
+    "ASAM",
     "Config",
     "Cost",
     "DATASETS",
     "DropAttack",
     "FGM",
     "FGSM",
+    "FreeAT",
+    "FreeLB",
     "GradientNormPenalty",
     "L1",
     "L2",

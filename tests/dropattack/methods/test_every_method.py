@@ -13,7 +13,21 @@ from reference import SITE, clean_point, lengths, loss_and_gradient
 from test_backward_contract import assert_unchanged, gradients, plain_gradients, snapshot
 from torch.testing import assert_close
 
-from dropattack.methods import FGM, FGSM, L1, L2, METHODS, PGD, SAM, DropAttack, GradientNormPenalty, Standard
+from dropattack.methods import (
+    ASAM,
+    FGM,
+    FGSM,
+    L1,
+    L2,
+    METHODS,
+    PGD,
+    SAM,
+    DropAttack,
+    FreeAT,
+    FreeLB,
+    GradientNormPenalty,
+    Standard,
+)
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -68,9 +82,32 @@ def uphill(network, point, rho, alpha):
     return combined((1 - alpha, clean), (alpha, adversarial))
 
 
+def freelb(network, point, epsilon, step_size, steps):
+    r, terms = linf_start(None, point[SITE]), []
+    for _ in range(steps):
+        gradient = standard(network, moved(point, {SITE: r}))
+        terms.append((1 / steps, gradient))
+        r = r + step_size * normalized(network, gradient[SITE])
+        size = lengths({SITE: r}, "example", network.batch_dim)[SITE]
+        r = r if epsilon is None else torch.where(size > epsilon, r * epsilon / size, r)
+    return combined(*terms)
+
+
+def asam(network, point, rho, eta):
+    clean = standard(network, point)
+    trained = [n for n, p in network.module.named_parameters() if p.requires_grad]
+    scale = {n: point[n].abs() + eta if n.split(".")[-1].startswith("weight") else point[n] ** 0 for n in trained}
+    size = torch.sqrt(sum(((scale[n] * clean[n]) ** 2).sum() for n in trained))
+    return standard(network, moved(point, {n: rho * scale[n] ** 2 * clean[n] / size for n in trained}))
+
+
 def linf_start(_method, value):
     """A start that anyone can compute, in place of a random one."""
     return 0.02 * torch.cos(torch.arange(value.numel(), dtype=value.dtype)).reshape(value.shape)
+
+
+def starts_off_the_clean_point(method):
+    return isinstance(method, FreeLB) or (isinstance(method, PGD) and method.random_start and not method.clean_weight)
 
 
 # name: (key of METHODS, how it is built on a network, the reference)
@@ -118,6 +155,18 @@ CASES = {
         lambda n: PGD(n.module, n.site, 0.1, 0.07, 2, norm="linf", random_start=True, clean_weight=2),
         lambda n, p: pgd(n, p, 0.1, 0.07, 2, linf=True, clean_weight=2, start=linf_start(None, p[SITE])),
     ),
+    "freeat, first replay": ("freeat", lambda n: FreeAT(n.module, n.site, 0.2, 3), standard),
+    "freelb": (
+        "freelb",
+        lambda n: FreeLB(n.module, n.site, 0.3, 0.2, 3, batch_dim=n.batch_dim),
+        lambda n, p: freelb(n, p, 0.3, 0.2, 3),
+    ),
+    "freelb without a ball": (
+        "freelb",
+        lambda n: FreeLB(n.module, n.site, None, 0.2, 2, batch_dim=n.batch_dim),
+        lambda n, p: freelb(n, p, None, 0.2, 2),
+    ),
+    "asam": ("asam", lambda n: ASAM(n.module, 0.5, 0.02), lambda n, p: asam(n, p, 0.5, 0.02)),
     "sam": ("sam", lambda n: SAM(n.module, 0.3), lambda n, p: uphill(n, p, 0.3, 1.0)),
     "gradient norm penalty": (
         "gradient-norm-penalty",
@@ -132,7 +181,8 @@ LAWS = {name: case[1] for name, case in CASES.items()} | {
 
 @pytest.fixture(autouse=True)
 def known_start(monkeypatch):
-    monkeypatch.setattr(PGD, "_random_point", linf_start)
+    for method in (PGD, FreeLB):
+        monkeypatch.setattr(method, "_random_point", linf_start)
 
 
 def test_no_method_is_left_out():
@@ -149,7 +199,7 @@ def test_it_equals_its_reference(case, name):
     point = clean_point(network)
     expected = reference(network, point)
     assert_close(gradients(network.module), {n: expected[n] for n in gradients(network.module)}, **EXACT)
-    if not (method.cost.forwards > 1 and getattr(method, "random_start", False) and not method.clean_weight):
+    if not starts_off_the_clean_point(method):
         assert_close(loss, loss_and_gradient(network, point)[0], **EXACT)
 
 
@@ -159,7 +209,7 @@ def test_it_leaves_the_module_alone_and_counts_its_passes(case, name):
     network = build(name)
     expected = build(name)
     expected.module(expected.inputs)  # buffers: as one plain forward pass leaves them
-    if getattr(LAWS[case](network), "random_start", False) and name == "cnn":
+    if starts_off_the_clean_point(LAWS[case](network)) and name == "cnn":
         pytest.skip("running statistics come from the start, which is no plain forward pass")
     before = {**snapshot(network.module), "values": dict(expected.module.state_dict())}
     method = LAWS[case](network)
@@ -210,7 +260,7 @@ def test_micro_batches_accumulate(case):
     method = LAWS[case](network)
     for batch in (network, other):
         method.backward(batch.closure)
-    if case == "dropattack":  # its masks go on where the first batch left them
+    if case.startswith(("dropattack", "freeat")):  # masks and perturbation go on where the first batch left them
         assert gradients(network.module).keys() == separate[0].keys()
     else:
         total = {n: separate[0][n] + separate[1][n] for n in separate[0]}
@@ -313,6 +363,93 @@ def test_pgd_starts_inside_its_ball_by_its_own_generator(norm, monkeypatch):
     assert not torch.equal(starts[0], starts[2])
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("carry", [False, True], ids=["reset", "carried"])
+@pytest.mark.parametrize("name", ["mlp", "lstm", "cnn"])
+def test_freeat_trains_at_the_perturbation_of_the_replay_before(name, carry, norm):
+    # Two batches of three replays each. Weights stay put (no optimizer), so that every point is one computation away.
+    network = build(name)
+    method = FreeAT(network.module, network.site, 0.3, 3, step_size=0.2, norm=norm, carry=carry)
+    point = clean_point(network)
+    r = torch.zeros_like(point[SITE])
+    for _ in range(2):
+        r = r if carry else torch.zeros_like(r)
+        for _ in method.steps(network.closure):
+            gradient = standard(network, moved(point, {SITE: r}))
+            actual = gradients(network.module)
+            assert_close(actual, {n: gradient[n] for n in actual}, **EXACT)
+            network.module.zero_grad()
+            if norm == "linf":
+                r = torch.clamp(r + 0.2 * torch.sign(gradient[SITE]), -0.3, 0.3)
+            else:
+                r = r + 0.2 * normalized(network, gradient[SITE])
+                size = lengths({SITE: r}, "example", 0)[SITE]
+                r = torch.where(size > 0.3, r * 0.3 / size, r)
+
+
+def test_freeat_carries_over_a_smaller_last_batch_and_starts_anew_for_another_shape():
+    network = build("cnn")
+    method = FreeAT(network.module, "input", 0.3, 1, step_size=0.3, carry=True)
+    batch = dataclasses.replace
+    small = batch(network, inputs=network.inputs[:2], targets=network.targets[:2])
+    wide = batch(network, inputs=torch.randn(5, 2, 6, 6, dtype=torch.float64))
+    used = []
+    for one in (network, small, network, wide):
+        list(method.steps(one.closure))
+        used.append(method.last.perturbations["input"])
+    assert torch.equal(used[0], torch.zeros_like(used[0]))
+    assert used[1].abs().max() == pytest.approx(0.3)  # the first two rows of what the whole batch left
+    assert not torch.equal(used[2], torch.zeros_like(used[2]))
+    assert torch.equal(used[3], torch.zeros_like(used[3]))
+
+
+def test_freeat_state_comes_back():
+    one, other = build("cnn"), build("cnn")
+    method, resumed = (FreeAT(n.module, "input", 0.3, 2, carry=True) for n in (one, other))
+    list(method.steps(one.closure))
+    resumed.load_state_dict(method.state_dict())
+    one.module.zero_grad()
+    for again, network in ((method, one), (resumed, other)):
+        list(again.steps(network.closure))
+    assert_close(gradients(one.module), gradients(other.module), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="FGM carries nothing, got perturbation"):
+        FGM(one.module, "input").load_state_dict(method.state_dict())
+
+
+def test_freelb_starts_at_random_in_the_stated_cube(monkeypatch):
+    monkeypatch.undo()
+    network = build("cnn")
+    starts = []
+    for seed in (0, 0, 1):
+        method = FreeLB(network.module, "input", None, 0.0, 1, start=0.4, generator=torch.Generator().manual_seed(seed))
+        method.backward(network.closure)
+        starts.append(method.last.perturbations["input"])
+    # 2 x 4 x 4 = 32 entries an example: |entry| <= 0.4 / sqrt 32, and of 160 draws one comes near it.
+    bound = 0.4 / 32**0.5
+    assert 0.9 * bound < starts[0].abs().max() <= bound
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_asam_is_unmoved_by_a_rescaling_that_leaves_the_function_alone_and_sam_is_not():
+    # With eta = 0 and no biases, weights times c and 1 / c: T g is unchanged, so both reach the same function.
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(6, 3, dtype=torch.float64), torch.randint(0, 2, (6,))
+    losses = {"asam": [], "sam": []}
+    for factor in (1.0, 10.0):
+        torch.manual_seed(1)
+        layers = [torch.nn.Linear(3, 5, bias=False), torch.nn.ReLU(), torch.nn.Linear(5, 2, bias=False)]
+        model = torch.nn.Sequential(*layers).double()
+        with torch.no_grad():
+            model[0].weight.mul_(factor)
+            model[2].weight.div_(factor)
+        for name, method in (("asam", ASAM(model, 0.5, eta=0.0)), ("sam", SAM(model, 0.5))):
+            method.backward(lambda model=model: torch.nn.functional.cross_entropy(model(inputs), targets))
+            losses[name].append(float(method.last.adversarial_losses["weights"][0]))
+    assert losses["asam"][0] == pytest.approx(losses["asam"][1], rel=1e-10)
+    assert losses["sam"][0] != pytest.approx(losses["sam"][1], rel=1e-2)
+
+
 def test_penalties_spare_biases_and_normalization():
     network = build("cnn")
     plain = plain_gradients(network)
@@ -333,6 +470,9 @@ BAD = {
     "sam rho": (lambda n: SAM(n.module, -0.1), "rho: expected a finite number of at least 0"),
     "sam weights": (lambda n: SAM(n.module, weights=["fc*"]), r"unknown parameter 'fc\*'"),
     "alpha": (lambda n: GradientNormPenalty(n.module, alpha=1.5), "alpha: expected a probability"),
+    "asam eta": (lambda n: ASAM(n.module, eta=-1), "eta: expected a finite number of at least 0"),
+    "freeat replays": (lambda n: FreeAT(n.module, n.site, 0.1, 0), "replays: expected a whole number"),
+    "freelb steps": (lambda n: FreeLB(n.module, n.site, ascent_steps=1.5), "ascent_steps: expected a whole number"),
     "l1": (lambda n: L1(n.module, float("nan")), "coefficient: expected a finite number"),
 }
 

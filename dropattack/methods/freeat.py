@@ -1,0 +1,123 @@
+"""FreeAT: adversarial training at the price of standard training, by replaying each batch (Shafahi et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dropattack.ascent import NormScope, check_choice, check_nonnegative, projected, units
+from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.passes import Closure, Step, watched_gradient
+from dropattack.sites import ParameterSite, find_site
+
+__all__ = ["FreeAT"]
+
+
+class FreeAT(Method):
+    r"""Every batch m times: each pass trains the weights at the present perturbation and moves the perturbation.
+
+    Shafahi et al., "Adversarial training for free!", NeurIPS 2019, Algorithm 1:
+    :math:`\delta \leftarrow \Pi_\epsilon(\delta + \alpha\, u(g_x))`, with :math:`u = \operatorname{sgn}` on the
+    :math:`L_\infty` ball (the paper) or the gradient per example over its norm on the L2 ball (as FreeLB's authors
+    compare with it). ``steps`` yields m times a batch, so train for a number of epochs divided by m; ``backward`` makes
+    one replay. ``last.clean_loss`` is the loss at the perturbation, as there is no clean pass.
+
+    Cost: 1 forward and backward pass for each optimizer step.
+
+    Args:
+        model: the network.
+        inputs: ``"input"``, a module's name (its output), or a parameter's name.
+        epsilon: radius of the ball; at least 0.
+        replays: m; at least 1.
+        step_size: :math:`\alpha`; None: ``epsilon``, as the paper does.
+        norm: ``"linf"`` or ``"l2"``.
+        carry: start a batch from the perturbation that the batch before left, example by example, as the paper does
+            for images. A batch of another shape, such as text of another length, starts from zero; one that is only
+            smaller uses the first rows.
+        batch_dim: the dimension of the input that counts examples; carrying needs 0.
+
+    Raises:
+        ValueError: an unknown site or norm, a negative number, fewer than one replay.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: str,
+        epsilon: float = 0.1,
+        replays: int = 3,
+        step_size: float | None = None,
+        *,
+        norm: Literal["linf", "l2"] = "linf",
+        carry: bool = True,
+        batch_dim: int = 0,
+    ) -> None:
+        super().__init__(model)
+        if replays < 1 or int(replays) != replays:
+            raise ValueError(f"replays: expected a whole number of at least 1, got {replays}")
+        check_choice("norm", norm, ("linf", "l2"))
+        self._site = find_site(self.model, inputs)
+        self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
+        self.epsilon = check_nonnegative("epsilon", epsilon)
+        self.replays = int(replays)
+        self.step_size = self.epsilon if step_size is None else check_nonnegative("step_size", step_size)
+        self.norm = norm
+        self.carry = carry
+        self.batch_dim = batch_dim
+        self._perturbation: Tensor | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """One pass an optimizer step."""
+        return Cost(forwards=1, backwards=1)
+
+    def steps(self, closure: Closure, **options: Any) -> Iterator[Tensor]:
+        """Yield the loss m times, each time ``.grad`` is ready for an optimizer step.
+
+        Args:
+            closure: as for :meth:`backward`.
+            **options: as for :meth:`backward`.
+        """
+        if not self.carry:
+            self._perturbation = None
+        for _ in range(self.replays):
+            yield self.backward(closure, **options)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The carried perturbation."""
+        return {} if self._perturbation is None else {"perturbation": self._perturbation}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take up a carried perturbation."""
+        self._perturbation = state.get("perturbation")
+
+    def _step(self, step: Step) -> StepRecord:
+        site, used = self._site, torch.zeros(())
+
+        def carried(value: Tensor) -> Tensor:
+            nonlocal used
+            used = self._fitting(value)
+            return used
+
+        loss = step.run(1.0, {site: carried}, watch=[site], clean=True)
+        gradient = watched_gradient(site)
+        if self.norm == "linf":
+            moved = (used + self.step_size * gradient.sign().nan_to_num(0.0)).clamp(-self.epsilon, self.epsilon)
+        else:
+            (unit,) = units([gradient], self._scope, self.batch_dim)
+            moved = projected(used + self.step_size * unit, self.epsilon, self._scope, self.batch_dim)
+        if self._perturbation is not None and self._perturbation.shape[1:] == moved.shape[1:]:
+            self._perturbation = torch.cat([moved, self._perturbation[len(moved) :].to(moved)])
+        else:
+            self._perturbation = moved
+        return StepRecord(loss, {"inputs": [loss]}, {site.name: used})
+
+    def _fitting(self, value: Tensor) -> Tensor:
+        """The perturbation for this batch: the first rows of the carried one, or zero where the shape is another."""
+        carried = self._perturbation
+        if carried is None or carried.shape[1:] != value.shape[1:] or len(carried) < len(value):
+            return torch.zeros_like(value)
+        return carried[: len(value)].to(value)
