@@ -1,5 +1,6 @@
 # methods: what replaces loss.backward()
 from .methods import ASAM as ASAM
+from .methods import AWP as AWP
 from .methods import FGM as FGM
 from .methods import FGSM as FGSM
 from .methods import L1 as L1

@@ -32,6 +32,7 @@ __all__ = [
     "Site",
     "find_parameters",
     "find_site",
+    "matrix_names",
     "perturbed",
     "unwrap",
 ]
@@ -372,6 +373,12 @@ def find_parameters(model: nn.Module, patterns: Sequence[str]) -> list[Parameter
             chosen.setdefault(id(named[name]), ParameterSite(name, named[name]))
     order = {id(parameter): index for index, parameter in enumerate(model.parameters())}
     return sorted(chosen.values(), key=lambda site: order[id(site.parameter)])
+
+
+def matrix_names(model: nn.Module) -> list[str]:
+    """Names of the trainable parameters with two or more dimensions: no biases, no normalization layers."""
+    named = unwrap(model).named_parameters()
+    return [name for name, parameter in named if parameter.ndim > 1 and parameter.requires_grad]
 
 
 @contextlib.contextmanager

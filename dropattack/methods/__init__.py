@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from dropattack.methods.asam import ASAM
+from dropattack.methods.awp import AWP
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.methods.dropattack import DropAttack
 from dropattack.methods.fgm import FGM
@@ -23,6 +24,7 @@ from dropattack.names import unknown
 
 __all__ = [
     "ASAM",
+    "AWP",
     "FGM",
     "FGSM",
     "L1",
@@ -53,6 +55,7 @@ METHODS: dict[str, type[Method]] = {
     "dropattack": DropAttack,
     "sam": SAM,
     "asam": ASAM,
+    "awp": AWP,
     "gradient-norm-penalty": GradientNormPenalty,
 }
 

@@ -8,15 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from dropattack.ascent import check_nonnegative, units
-from dropattack.distributed import averaged
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step, watched_gradient
-from dropattack.sites import ParameterSite, Site, find_parameters
+from dropattack.methods.weight_ascent import WeightAscent
+from dropattack.sites import ParameterSite
 
 __all__ = ["ASAM"]
 
 
-class ASAM(Method):
+class ASAM(WeightAscent):
     r"""The gradient at :math:`\theta + \rho\, T^2 g / \lVert T g \rVert_2`, with :math:`T = \lvert w \rvert + \eta`.
 
     Kwon, Kim, Park and Choi, "ASAM: adaptive sharpness-aware minimization for scale-invariant learning of deep neural
@@ -31,7 +29,7 @@ class ASAM(Method):
         rho: radius of the scaled ball; at least 0. The authors use 0.5 to 1.
         eta: :math:`\eta`; at least 0.
         weights: names or ``fnmatch`` patterns of the perturbed parameters.
-        sync_perturbation: average the gradient over the processes of the default group before the ascent step.
+        sync_perturbation: as for :class:`~dropattack.methods.weight_ascent.WeightAscent`.
 
     Raises:
         ValueError: a pattern without a trainable parameter, a negative rho or eta.
@@ -46,31 +44,14 @@ class ASAM(Method):
         *,
         sync_perturbation: bool = False,
     ) -> None:
-        super().__init__(model)
-        self._sites = find_parameters(self.model, weights)
+        super().__init__(model, weights, sync_perturbation=sync_perturbation)
         self.rho = check_nonnegative("rho", rho)
         self.eta = check_nonnegative("eta", eta)
-        self.sync_perturbation = sync_perturbation
 
-    @property
-    def cost(self) -> Cost:
-        """A pass at the weights and a pass uphill."""
-        return Cost(forwards=2, backwards=2)
-
-    def _step(self, step: Step) -> StepRecord:
-        clean_loss = step.run(0.0, watch=self._sites, clean=True)
-        gradients = [watched_gradient(site) for site in self._sites]
-        if self.sync_perturbation:
-            gradients = [averaged(gradient) for gradient in gradients]
+    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
         scales = [self._scale(site) for site in self._sites]
-        ascent = units([scale * g for scale, g in zip(scales, gradients, strict=True)], "global")
-        offsets: dict[Site, Tensor] = {
-            site: self.rho * scale * unit for site, scale, unit in zip(self._sites, scales, ascent, strict=True)
-        }
-        adversarial_loss = step.run(1.0, offsets)
-        return StepRecord(
-            clean_loss, {"weights": [adversarial_loss]}, {site.name: offset for site, offset in offsets.items()}
-        )
+        scaled = units([scale * g for scale, g in zip(scales, gradients, strict=True)], "global")
+        return [self.rho * scale * unit for scale, unit in zip(scales, scaled, strict=True)]
 
     def _scale(self, site: ParameterSite) -> Tensor:
         if "weight" in site.name.rpartition(".")[2]:

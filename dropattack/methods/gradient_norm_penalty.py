@@ -6,16 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dropattack.ascent import check_nonnegative, check_probability, units
-from dropattack.distributed import averaged
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step, watched_gradient
-from dropattack.sites import Site, find_parameters
+from dropattack.ascent import check_nonnegative, units
+from dropattack.methods.weight_ascent import WeightAscent
 
 __all__ = ["GradientNormPenalty"]
 
 
-class GradientNormPenalty(Method):
+class GradientNormPenalty(WeightAscent):
     r"""The gradient :math:`(1-\alpha)\, g + \alpha\, \nabla L(\theta + \rho\, g / \lVert g \rVert_2)`.
 
     Zhao, Zhang and Hu, "Penalizing gradient norm for efficiently improving generalization in deep learning", ICML 2022,
@@ -30,8 +27,7 @@ class GradientNormPenalty(Method):
         rho: norm of the ascent step; at least 0.
         alpha: weight of the gradient uphill, in [0, 1].
         weights: names or ``fnmatch`` patterns of the perturbed parameters.
-        sync_perturbation: average the gradient over the processes of the default group before the ascent step;
-            otherwise each process perturbs by its own micro-batch, which is what most distributed SAM code does.
+        sync_perturbation: as for :class:`~dropattack.methods.weight_ascent.WeightAscent`.
 
     Raises:
         ValueError: a pattern without a trainable parameter, a negative rho, alpha outside [0, 1].
@@ -46,26 +42,8 @@ class GradientNormPenalty(Method):
         *,
         sync_perturbation: bool = False,
     ) -> None:
-        super().__init__(model)
-        self._sites = find_parameters(self.model, weights)
+        super().__init__(model, weights, alpha, sync_perturbation=sync_perturbation)
         self.rho = check_nonnegative("rho", rho)
-        self.alpha = check_probability("alpha", alpha)
-        self.sync_perturbation = sync_perturbation
 
-    @property
-    def cost(self) -> Cost:
-        """A pass at the weights and a pass uphill."""
-        return Cost(forwards=2, backwards=2)
-
-    def _step(self, step: Step) -> StepRecord:
-        clean_loss = step.run(1 - self.alpha, watch=self._sites, clean=True)
-        gradients = [watched_gradient(site) for site in self._sites]
-        if self.sync_perturbation:
-            gradients = [averaged(gradient) for gradient in gradients]
-        offsets: dict[Site, Tensor] = {
-            site: self.rho * unit for site, unit in zip(self._sites, units(gradients, "global"), strict=True)
-        }
-        adversarial_loss = step.run(self.alpha, offsets)
-        return StepRecord(
-            clean_loss, {"weights": [adversarial_loss]}, {site.name: offset for site, offset in offsets.items()}
-        )
+    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
+        return [self.rho * unit for unit in units(gradients, "global")]

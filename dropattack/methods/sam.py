@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
-from dropattack.methods.gradient_norm_penalty import GradientNormPenalty
+from dropattack.ascent import check_nonnegative, units
+from dropattack.methods.weight_ascent import WeightAscent
 
 __all__ = ["SAM"]
 
 
-class SAM(GradientNormPenalty):
+class SAM(WeightAscent):
     r"""The gradient at :math:`\theta + \rho\, g / \lVert g \rVert_2`; the clean gradient itself is thrown away.
 
     Foret et al., "Sharpness-aware minimization for efficiently improving generalization", ICLR 2021, equation 3 and
@@ -25,7 +26,7 @@ class SAM(GradientNormPenalty):
         model: the network.
         rho: norm of the ascent step; at least 0.
         weights: names or ``fnmatch`` patterns of the perturbed parameters.
-        sync_perturbation: as for :class:`GradientNormPenalty`.
+        sync_perturbation: as for :class:`~dropattack.methods.weight_ascent.WeightAscent`.
 
     Raises:
         ValueError: a pattern without a trainable parameter, a negative rho.
@@ -39,4 +40,8 @@ class SAM(GradientNormPenalty):
         *,
         sync_perturbation: bool = False,
     ) -> None:
-        super().__init__(model, rho, 1.0, weights, sync_perturbation=sync_perturbation)
+        super().__init__(model, weights, sync_perturbation=sync_perturbation)
+        self.rho = check_nonnegative("rho", rho)
+
+    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
+        return [self.rho * unit for unit in units(gradients, "global")]

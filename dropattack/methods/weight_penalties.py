@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dropattack.ascent import check_nonnegative
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step
-from dropattack.sites import find_parameters
+from dropattack.sites import find_parameters, matrix_names
 
 __all__ = ["L1", "L2"]
 
@@ -19,10 +19,8 @@ __all__ = ["L1", "L2"]
 class _WeightPenalty(Method):
     def __init__(self, model: nn.Module, coefficient: float = 1e-4, weights: Sequence[str] | None = None) -> None:
         super().__init__(model)
-        if weights is None:
-            named = self.model.named_parameters()
-            weights = [name for name, parameter in named if parameter.ndim > 1 and parameter.requires_grad]
-        self._weights = [site.parameter for site in find_parameters(self.model, weights)]
+        chosen = matrix_names(self.model) if weights is None else weights
+        self._weights = [site.parameter for site in find_parameters(self.model, chosen)]
         self.coefficient = check_nonnegative("coefficient", coefficient)
 
     @property

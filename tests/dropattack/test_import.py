@@ -9,6 +9,7 @@ import dropattack
 
 PUBLIC = [
     "ASAM",
+    "AWP",
     "Config",
     "Cost",
     "DATASETS",

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 from dropattack.methods import (
     ASAM,
+    AWP,
     FGM,
     FGSM,
     L1,
@@ -101,6 +102,15 @@ def asam(network, point, rho, eta):
     return standard(network, moved(point, {n: rho * scale[n] ** 2 * clean[n] / size for n in trained}))
 
 
+def awp(network, point, gamma):
+    clean = standard(network, point)
+    trained = [n for n, p in network.module.named_parameters() if p.requires_grad and p.dim() > 1]
+    offsets = {
+        n: gamma * torch.sqrt((point[n] ** 2).sum()) * clean[n] / torch.sqrt((clean[n] ** 2).sum()) for n in trained
+    }
+    return standard(network, moved(point, offsets))
+
+
 def linf_start(_method, value):
     """A start that anyone can compute, in place of a random one."""
     return 0.02 * torch.cos(torch.arange(value.numel(), dtype=value.dtype)).reshape(value.shape)
@@ -167,6 +177,7 @@ CASES = {
         lambda n, p: freelb(n, p, None, 0.2, 2),
     ),
     "asam": ("asam", lambda n: ASAM(n.module, 0.5, 0.02), lambda n, p: asam(n, p, 0.5, 0.02)),
+    "awp": ("awp", lambda n: AWP(n.module, 0.2), lambda n, p: awp(n, p, 0.2)),
     "sam": ("sam", lambda n: SAM(n.module, 0.3), lambda n, p: uphill(n, p, 0.3, 1.0)),
     "gradient norm penalty": (
         "gradient-norm-penalty",
@@ -308,6 +319,17 @@ IDENTITIES = {
     "PGD of one full step on the largest entry is FGSM": (
         lambda n: PGD(n.module, n.site, 0.2, step_size=0.2, ascent_steps=1, norm="linf", clean_weight=1),
         lambda n: FGSM(n.module, n.site, 0.2),
+    ),
+    "DropAttack on matrices with a relative epsilon, without the clean gradient, is AWP": (
+        lambda n: DropAttack(
+            n.module,
+            weights=["embedding.weight", "lstm.weight*", "decoder.weight"],
+            epsilon=0.2,
+            attack_probability=1,
+            relative_epsilon=True,
+            clean_weight=0,
+        ),
+        lambda n: AWP(n.module, 0.2),
     ),
     "the gradient norm penalty at alpha 1 is SAM": (
         lambda n: GradientNormPenalty(n.module, 0.3, alpha=1),

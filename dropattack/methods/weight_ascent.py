@@ -1,0 +1,60 @@
+"""What SAM and its relatives have in common: a step uphill in weight space, and the gradient there."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from dropattack.ascent import check_probability
+from dropattack.distributed import averaged
+from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.passes import Step, watched_gradient
+from dropattack.sites import Site, find_parameters
+
+__all__ = ["WeightAscent"]
+
+
+class WeightAscent(Method):
+    r"""The gradient :math:`(1-\alpha)\, g + \alpha\, \nabla L(\theta + e(g))`; a method says what :math:`e` is.
+
+    Cost: 2 forward and backward passes, a copy of the perturbed weights.
+
+    Args:
+        model: the network.
+        weights: names or ``fnmatch`` patterns of the perturbed parameters.
+        alpha: weight of the gradient uphill, in [0, 1]; 1 throws the clean gradient away.
+        sync_perturbation: average the gradient over the processes of the default group before the ascent step;
+            otherwise each process perturbs by its own micro-batch, which is what most distributed SAM code does.
+
+    Raises:
+        ValueError: a pattern without a trainable parameter, alpha outside [0, 1].
+    """
+
+    def __init__(
+        self, model: nn.Module, weights: Sequence[str], alpha: float = 1.0, *, sync_perturbation: bool = False
+    ) -> None:
+        super().__init__(model)
+        self._sites = find_parameters(self.model, weights)
+        self.alpha = check_probability("alpha", alpha)
+        self.sync_perturbation = sync_perturbation
+
+    @property
+    def cost(self) -> Cost:
+        """A pass at the weights and a pass uphill."""
+        return Cost(forwards=2, backwards=2)
+
+    @abc.abstractmethod
+    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The ascent step of each weight in ``self._sites``, from their gradients."""
+
+    def _step(self, step: Step) -> StepRecord:
+        clean_loss = step.run(1 - self.alpha, watch=self._sites, clean=True)
+        gradients = [watched_gradient(site) for site in self._sites]
+        if self.sync_perturbation:
+            gradients = [averaged(gradient) for gradient in gradients]
+        offsets: dict[Site, Tensor] = dict(zip(self._sites, self._perturbations(gradients), strict=True))
+        adversarial_loss = step.run(self.alpha, offsets)
+        perturbations = {site.name: offset for site, offset in offsets.items()}
+        return StepRecord(clean_loss, {"weights": [adversarial_loss]}, perturbations)
