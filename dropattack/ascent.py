@@ -138,3 +138,14 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_count(name: str, value: float) -> int:
+    """Return ``value`` if it is a whole number of at least 1.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if value < 1 or int(value) != value:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {value}")
+    return int(value)

@@ -13,6 +13,7 @@ from dropattack.ascent import (
     NormScope,
     bernoulli_mask,
     check_choice,
+    check_count,
     check_nonnegative,
     check_probability,
     norms,
@@ -130,8 +131,6 @@ class DropAttack(Method):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model)
-        if ascent_steps < 1 or int(ascent_steps) != ascent_steps:
-            raise ValueError(f"ascent_steps: expected a whole number of at least 1, got {ascent_steps}")
         check_choice("input_norm", input_norm, ("example", "tensor"))
         check_choice("weight_norm", weight_norm, ("tensor", "global"))
         check_choice("direction", direction, ("gradient", "random"))
@@ -161,7 +160,7 @@ class DropAttack(Method):
         if not self._attacks:
             raise ValueError("nothing to attack: name `inputs`, `weights` or both")
         self._check_distinct()
-        self.ascent_steps = int(ascent_steps)
+        self.ascent_steps = check_count("ascent_steps", ascent_steps)
         self.clean_weight = check_nonnegative("clean_weight", clean_weight)
         self.mask_then_normalize = mask_then_normalize
         self.accumulate = accumulate

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_choice, check_nonnegative, units
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step, watched_gradient
-from dropattack.sites import ParameterSite, find_site
+from dropattack.ascent import NormScope, check_choice, units
+from dropattack.methods.input_ascent import InputAscent
+from dropattack.sites import ParameterSite
 
 __all__ = ["FGM"]
 
 
-class FGM(Method):
+class FGM(InputAscent):
     r"""The clean gradient plus the gradient at :math:`x + \epsilon\, g_x / \lVert g_x \rVert_2`.
 
     Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR 2017;
@@ -48,24 +47,10 @@ class FGM(Method):
         input_norm: Literal["example", "tensor"] = "example",
         batch_dim: int = 0,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, inputs, epsilon, clean_weight, adversarial_weight)
         check_choice("input_norm", input_norm, ("example", "tensor"))
-        self._site = find_site(self.model, inputs)
         self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else input_norm
-        self.epsilon = check_nonnegative("epsilon", epsilon)
-        self.clean_weight = check_nonnegative("clean_weight", clean_weight)
-        self.adversarial_weight = check_nonnegative("adversarial_weight", adversarial_weight)
         self.batch_dim = batch_dim
 
-    @property
-    def cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(forwards=2, backwards=2)
-
-    def _step(self, step: Step) -> StepRecord:
-        site = self._site
-        clean_loss = step.run(self.clean_weight, watch=[site], clean=True)
-        (unit,) = units([watched_gradient(site)], self._scope, self.batch_dim)
-        perturbation = self.epsilon * unit
-        adversarial_loss = step.run(self.adversarial_weight, {site: perturbation})
-        return StepRecord(clean_loss, {"inputs": [adversarial_loss]}, {site.name: perturbation})
+    def _perturbation(self, gradient: Tensor) -> Tensor:
+        return self.epsilon * units([gradient], self._scope, self.batch_dim)[0]

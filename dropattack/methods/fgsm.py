@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-from dropattack.ascent import check_nonnegative
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step, watched_gradient
-from dropattack.sites import find_site
+from dropattack.methods.input_ascent import InputAscent
 
 __all__ = ["FGSM"]
 
 
-class FGSM(Method):
+class FGSM(InputAscent):
     r"""The clean gradient plus the gradient at :math:`x + \epsilon \operatorname{sgn}(g_x)`.
 
     Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples", ICLR 2015; equation 1 of the
@@ -44,26 +41,14 @@ class FGSM(Method):
         adversarial_weight: float = 1.0,
         clip_range: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(model)
+        super().__init__(model, inputs, epsilon, clean_weight, adversarial_weight)
         if clip_range is not None and not clip_range[0] < clip_range[1]:
             raise ValueError(f"clip_range: expected the lowest value first, got {tuple(clip_range)}")
-        self._site = find_site(self.model, inputs)
         self._site.keep_value = clip_range is not None
-        self.epsilon = check_nonnegative("epsilon", epsilon)
-        self.clean_weight = check_nonnegative("clean_weight", clean_weight)
-        self.adversarial_weight = check_nonnegative("adversarial_weight", adversarial_weight)
         self.clip_range = clip_range
 
-    @property
-    def cost(self) -> Cost:
-        """A clean and an adversarial pass."""
-        return Cost(forwards=2, backwards=2)
-
-    def _step(self, step: Step) -> StepRecord:
-        site = self._site
-        clean_loss = step.run(self.clean_weight, watch=[site], clean=True)
-        perturbation = self.epsilon * watched_gradient(site).sign().nan_to_num(0.0)
-        if self.clip_range is not None:
-            perturbation = (site.value + perturbation).clamp(*self.clip_range) - site.value
-        adversarial_loss = step.run(self.adversarial_weight, {site: perturbation})
-        return StepRecord(clean_loss, {"inputs": [adversarial_loss]}, {site.name: perturbation})
+    def _perturbation(self, gradient: Tensor) -> Tensor:
+        perturbation = self.epsilon * gradient.sign().nan_to_num(0.0)
+        if self.clip_range is None:
+            return perturbation
+        return (self._site.value + perturbation).clamp(*self.clip_range) - self._site.value

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_choice, check_nonnegative, projected, units
+from dropattack.ascent import NormScope, check_choice, check_count, check_nonnegative, projected, units
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Closure, Step, watched_gradient
 from dropattack.sites import ParameterSite, find_site
@@ -56,13 +56,11 @@ class FreeAT(Method):
         batch_dim: int = 0,
     ) -> None:
         super().__init__(model)
-        if replays < 1 or int(replays) != replays:
-            raise ValueError(f"replays: expected a whole number of at least 1, got {replays}")
         check_choice("norm", norm, ("linf", "l2"))
         self._site = find_site(self.model, inputs)
         self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
         self.epsilon = check_nonnegative("epsilon", epsilon)
-        self.replays = int(replays)
+        self.replays = check_count("replays", replays)
         self.step_size = self.epsilon if step_size is None else check_nonnegative("step_size", step_size)
         self.norm = norm
         self.carry = carry

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_nonnegative, projected, units
+from dropattack.ascent import NormScope, check_count, check_nonnegative, projected, units
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import Offset, ParameterSite, find_site
@@ -54,13 +54,11 @@ class FreeLB(Method):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model)
-        if ascent_steps < 1 or int(ascent_steps) != ascent_steps:
-            raise ValueError(f"ascent_steps: expected a whole number of at least 1, got {ascent_steps}")
         self._site = find_site(self.model, inputs)
         self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
         self.epsilon = None if epsilon is None else check_nonnegative("epsilon", epsilon)
         self.step_size = check_nonnegative("step_size", step_size)
-        self.ascent_steps = int(ascent_steps)
+        self.ascent_steps = check_count("ascent_steps", ascent_steps)
         self.start = check_nonnegative("start", start)
         self.batch_dim = batch_dim
         self._generator = generator

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_choice, check_nonnegative, norms, projected, units
+from dropattack.ascent import NormScope, check_choice, check_count, check_nonnegative, norms, projected, units
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import Offset, ParameterSite, find_site
@@ -62,13 +62,11 @@ class PGD(Method):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model)
-        if ascent_steps < 1 or int(ascent_steps) != ascent_steps:
-            raise ValueError(f"ascent_steps: expected a whole number of at least 1, got {ascent_steps}")
         check_choice("norm", norm, ("l2", "linf"))
         self._site = find_site(self.model, inputs)
         self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
         self.epsilon = check_nonnegative("epsilon", epsilon)
-        self.ascent_steps = int(ascent_steps)
+        self.ascent_steps = check_count("ascent_steps", ascent_steps)
         self.step_size = check_nonnegative(
             "step_size", 1.5 * epsilon / ascent_steps if step_size is None else step_size
         )
