@@ -115,8 +115,7 @@ class PGD(Method):
         return projected(perturbation, self.epsilon, self._scope, self.batch_dim)
 
     def _random_point(self, value: Tensor) -> Tensor:
-        generator = self._generator or torch.Generator(value.device)
-        self._generator = generator
+        generator = self._generator = self._generator or torch.Generator(value.device)
         if self.norm == "linf":
             return torch.empty_like(value).uniform_(-self.epsilon, self.epsilon, generator=generator)
         (direction,) = units([torch.empty_like(value).normal_(generator=generator)], self._scope, self.batch_dim)
