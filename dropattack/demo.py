@@ -81,8 +81,9 @@ def run_demo(
         raise ValueError(unknown("scale", scale, SCALES))
     size, folder = SCALES[scale], Path(folder)
     with one_thread():
-        say("1/5  Training LeNet-5 on 3,000 real digits, with standard training and with DropAttack")
         dataset = load_dataset("mnist-5k")
+        trained_on = f"{len(dataset.train):,}"
+        say(f"1/5  Training LeNet-5 on {trained_on} real digits, with standard training and with DropAttack")
         runs = {
             name: train(
                 Config(method=method, training=Training(epochs=size.epochs, seed=seed)),
@@ -93,7 +94,7 @@ def run_demo(
             for name, method in METHODS_COMPARED.items()
         }
         histories = {name: pd.read_csv(folder / "runs" / f"{scale}-{name}-seed{seed}" / "history.csv") for name in runs}
-        plots.curve_panels(histories, "LeNet-5 on 3,000 MNIST digits").savefig(folder / "curves.png")
+        plots.curve_panels(histories, f"LeNet-5 on {trained_on} MNIST digits").savefig(folder / "curves.png")
 
         say("2/5  Training loss on one random plane through each minimum (the same draws, filter-normalized)")
         surfaces = _surfaces(runs, dataset, size, seed, folder, progress)
@@ -127,8 +128,8 @@ def run_demo(
 def one_thread() -> Iterator[None]:
     """One thread for PyTorch inside the block.
 
-    For a network as small as LeNet-5 a second thread gains little on an idle machine and costs a factor of three on a
-    busy one, and results then do not depend on the number of cores.
+    LeNet-5 is too small to gain from more, threads that wait for each other make it slow on a busy machine, and results
+    then do not depend on the number of cores.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -151,6 +152,7 @@ def findings(runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.Data
     norms = gradients.pivot_table(index="site", columns="model", values="norm", sort=False)
     gradient_ratios = norms["dropattack"] / norms["standard"]
     loss_ratio = dropattack["train_loss"] / standard["train_loss"]
+    weights = sum(parameter.numel() for parameter in runs["dropattack"].model.parameters())
     luck = "within" if abs(gain) <= 2 * chance else "beyond"
     lines = [
         f"- Test digits read correctly: DropAttack {right['d']}, standard {right['s']}, of {count:,}. The difference, "
@@ -166,7 +168,7 @@ def findings(runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.Data
         "of standard training, and a network that fits its training data less well tends to look flatter. Nothing "
         "here is compared at matched training loss.",
         "- One seed proves nothing: another seed can turn every line above around. A plane is two directions out of "
-        "61,706. DropAttack also made three passes where standard training made one.",
+        f"{weights:,}. DropAttack also made three passes where standard training made one.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -158,7 +158,7 @@ class EmpiricalRisk:
         """Put ``parameters`` into the model inside the block."""
         self._check_fits(parameters)
         values = {name: value.detach().clone() for name, value in parameters.items()}  # may be the model's own tensors
-        with self._restored(values) as tensors:
+        with self._restored(values) as (tensors, _):
             with torch.no_grad():
                 for name, tensor in tensors.items():
                     tensor.copy_(values[name])
@@ -174,14 +174,13 @@ class EmpiricalRisk:
         moving = {name: None for direction in directions for name in direction}
         for direction in directions:
             self._check_fits(direction)
-        with self._restored(moving) as tensors:
+        with self._restored(moving) as (tensors, center):
             targets = {name: tensor.detach() for name, tensor in tensors.items()}
-            saved = [target.clone() for target in targets.values()]
             offsets = [([targets[name] for name in d], list(d.values())) for d in directions]
 
             def move(coordinates: Sequence[float]) -> None:
                 with torch.no_grad():
-                    torch._foreach_copy_(list(targets.values()), saved)
+                    torch._foreach_copy_(list(targets.values()), center)
                     for coordinate, (moved, steps) in zip(coordinates, offsets, strict=True):
                         torch._foreach_add_(moved, steps, alpha=coordinate)
 
@@ -241,15 +240,15 @@ class EmpiricalRisk:
         return (_moved(batch, device) for batch in self.batches)
 
     @contextlib.contextmanager
-    def _restored(self, names: Iterable[str]) -> Iterator[dict[str, nn.Parameter]]:
+    def _restored(self, names: Iterable[str]) -> Iterator[tuple[dict[str, nn.Parameter], list[Tensor]]]:
         tensors = {name: self._arguments[name] for name in names}
-        saved = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        saved = [tensor.detach().clone() for tensor in tensors.values()]
         try:
-            yield tensors
+            yield tensors, saved
         finally:
             with torch.no_grad():
-                for name, tensor in tensors.items():
-                    tensor.copy_(saved[name])
+                for tensor, value in zip(tensors.values(), saved, strict=True):
+                    tensor.copy_(value)
 
     @contextlib.contextmanager
     def _evaluation(self) -> Iterator[None]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import check_nonnegative, units
+from dropattack.arguments import check_nonnegative
+from dropattack.ascent import units
 from dropattack.methods.weight_ascent import WeightAscent
 from dropattack.sites import ParameterSite
 

@@ -9,17 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import (
-    NormScope,
-    bernoulli_mask,
-    check_choice,
-    check_count,
-    check_nonnegative,
-    check_probability,
-    norms,
-    random_like,
-    units,
-)
+from dropattack.arguments import check_choice, check_count, check_nonnegative, check_probability
+from dropattack.ascent import NormScope, bernoulli_mask, norms, random_like, units
 from dropattack.distributed import averaged, from_first
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient

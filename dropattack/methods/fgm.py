@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_choice, units
+from dropattack.arguments import check_choice
+from dropattack.ascent import NormScope, units
 from dropattack.methods.input_ascent import InputAscent
 from dropattack.sites import ParameterSite
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_choice, check_count, check_nonnegative, projected, units
+from dropattack.arguments import check_choice, check_count, check_nonnegative
+from dropattack.ascent import NormScope, projected, units
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Closure, Step, watched_gradient
 from dropattack.sites import ParameterSite, find_site

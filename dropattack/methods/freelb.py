@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import NormScope, check_count, check_nonnegative, projected, units
+from dropattack.arguments import check_count, check_nonnegative
+from dropattack.ascent import NormScope, projected, units
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import Offset, ParameterSite, find_site

@@ -6,7 +6,7 @@ import abc
 
 from torch import Tensor, nn
 
-from dropattack.ascent import check_nonnegative
+from dropattack.arguments import check_nonnegative
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import find_site

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dropattack.ascent import check_nonnegative, units
+from dropattack.arguments import check_nonnegative
+from dropattack.ascent import units
 from dropattack.methods.weight_ascent import WeightAscent
 
 __all__ = ["SAM"]

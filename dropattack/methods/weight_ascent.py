@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dropattack.ascent import check_probability
+from dropattack.arguments import check_probability
 from dropattack.distributed import averaged
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dropattack.ascent import check_nonnegative
+from dropattack.arguments import check_nonnegative
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step
 from dropattack.sites import find_parameters, matrix_names

@@ -74,7 +74,6 @@ def test_an_epoch_has_every_example_once_in_the_generators_order(digits):
     first, again, other = epoch(0), epoch(0), epoch(1)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(first.double().sum(0).sort().values, first.double().sum(0).sort().values)
     assert {row.numpy().tobytes() for row in first} == {row.numpy().tobytes() for row in other}
     assert len(first) == 1000
 
