@@ -6,15 +6,28 @@ tensor) or ``"global"`` (one norm for all the tensors of an attack together).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["NormScope", "bernoulli_mask", "norms", "projected", "random_like", "units"]
+__all__ = [
+    "Ball",
+    "BallNorm",
+    "NormScope",
+    "bernoulli_mask",
+    "generator_on",
+    "global_step",
+    "norms",
+    "orthogonal_part",
+    "random_like",
+    "units",
+]
 
 NormScope = Literal["example", "tensor", "global"]
+BallNorm = Literal["l2", "linf"]
 
 
 def norms(tensors: Sequence[Tensor], scope: NormScope, batch_dim: int = 0) -> list[Tensor]:
@@ -72,29 +85,113 @@ def _divided(tensor: Tensor, norm: Tensor) -> Tensor:
     return torch.where(usable, quotient, torch.zeros_like(quotient)).to(tensor.dtype)
 
 
-def projected(perturbation: Tensor, epsilon: float, scope: NormScope, batch_dim: int = 0) -> Tensor:
-    """The nearest point of the L2 ball of radius ``epsilon``: what lies inside stays, what lies outside is shortened.
+@dataclasses.dataclass(frozen=True)
+class Ball:
+    """The ball that a perturbation must not leave: around each example of an input, or around a whole tensor.
+
+    Attributes:
+        norm: ``"l2"`` or ``"linf"``.
+        scope: ``"example"`` or ``"tensor"``, what one norm is taken over.
+        batch_dim: the dimension that counts examples.
+    """
+
+    norm: BallNorm = "l2"
+    scope: NormScope = "example"
+    batch_dim: int = 0
+
+    def sizes(self, tensor: Tensor) -> Tensor:
+        """Norms that broadcast against the tensor."""
+        if self.norm == "l2":
+            return norms([tensor], self.scope, self.batch_dim)[0]
+        kept = self.batch_dim % tensor.ndim if self.scope == "example" and tensor.ndim else None
+        dims = [dim for dim in range(tensor.ndim) if dim != kept]
+        return tensor.abs().amax(dims, keepdim=True) if dims else tensor.abs()
+
+    def uphill(self, gradient: Tensor) -> Tensor:
+        """The step of size 1 along which a linear function with this gradient rises most; zero without a gradient.
+
+        Example:
+            >>> Ball("linf").uphill(torch.tensor([[3.0, -4.0, 0.0]]))
+            tensor([[ 1., -1.,  0.]])
+        """
+        if self.norm == "l2":
+            return units([gradient], self.scope, self.batch_dim)[0]
+        return gradient.sign().nan_to_num(0.0)
+
+    def projected(self, perturbation: Tensor, radius: float | Tensor) -> Tensor:
+        """The nearest point of the ball: what lies inside stays.
+
+        Args:
+            perturbation: any shape.
+            radius: one, or one for each example, broadcastable.
+
+        Example:
+            >>> Ball().projected(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), 1.0)
+            tensor([[0.6000, 0.8000],
+                    [0.3000, 0.4000]])
+        """
+        if self.norm == "linf":
+            bound = torch.as_tensor(radius, dtype=perturbation.dtype, device=perturbation.device)
+            return torch.minimum(torch.maximum(perturbation, -bound), bound)
+        lengths = self.sizes(perturbation)
+        outside = lengths > radius
+        shrink = torch.where(outside, radius / torch.where(outside, lengths, torch.ones_like(lengths)), 1.0)
+        return (perturbation * shrink).to(perturbation.dtype)
+
+    def random_point(self, like: Tensor, radius: float | Tensor, generator: torch.Generator) -> Tensor:
+        """A point inside: uniform entries for L-infinity; for L2 a uniform direction and a uniform length."""
+        if self.norm == "linf":
+            return torch.empty_like(like).uniform_(-1, 1, generator=generator) * radius
+        (direction,) = units([torch.empty_like(like).normal_(generator=generator)], self.scope, self.batch_dim)
+        share = torch.empty_like(self.sizes(like)).uniform_(0, 1, generator=generator)
+        return (direction * share * radius).to(like.dtype)
+
+
+def global_step(gradients: Sequence[Tensor], length: float, values: Sequence[Tensor] | None = None) -> list[Tensor]:
+    """The step uphill of the given length over all tensors together (the ascent of SAM and its relatives).
+
+    Args:
+        gradients: one a weight.
+        length: norm of the step.
+        values: the weights, if ``length`` is a share of their common norm.
+    """
+    directions = units(gradients, "global")
+    if values is None:
+        return [length * unit for unit in directions]
+    sizes = norms(values, "global")
+    return [(length * size * unit).to(unit.dtype) for size, unit in zip(sizes, directions, strict=True)]
+
+
+def orthogonal_part(tensors: Sequence[Tensor], along: Sequence[Tensor]) -> list[Tensor]:
+    """What remains of one vector when its projection on another is taken away; both are lists of tensors.
 
     Example:
-        >>> projected(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), 1.0, "example")
-        tensor([[0.6000, 0.8000],
-                [0.3000, 0.4000]])
+        >>> orthogonal_part([torch.tensor([3.0]), torch.tensor([4.0])], [torch.tensor([0.0]), torch.tensor([2.0])])
+        [tensor([3.]), tensor([0.])]
     """
-    (length,) = norms([perturbation], scope, batch_dim)
-    shrink = epsilon / length.clamp(min=epsilon) if epsilon else torch.zeros_like(length)
-    return (perturbation * shrink).to(perturbation.dtype)
+    directions = units(along, "global")
+    inner = torch.stack([(tensor * unit).sum() for tensor, unit in zip(tensors, directions, strict=True)]).sum()
+    return [tensor - inner * unit for tensor, unit in zip(tensors, directions, strict=True)]
 
 
-def bernoulli_mask(like: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def bernoulli_mask(like: Tensor, probability: float, generator: torch.Generator, rows: Tensor | None = None) -> Tensor:
     """Independent entries, true (attacked) with the given probability; no 1/p rescaling (paper, Algorithm 1).
 
     Args:
         like: gives the shape and the device.
         probability: P(an entry is attacked), in [0, 1].
         generator: on the device of ``like``. Nothing is drawn when the probability is 1.
+        rows: Boolean, one for each row: the only rows to draw for, all others are false. An embedding has many that no
+            word of the batch touches.
     """
     mask = torch.ones(like.shape, dtype=torch.bool, device=like.device)
-    return mask if probability == 1 else mask.bernoulli_(probability, generator=generator)
+    if probability == 1:
+        return mask
+    if rows is None:
+        return mask.bernoulli_(probability, generator=generator)
+    drawn = torch.empty((int(rows.sum()), *like.shape[1:]), dtype=torch.bool, device=like.device)
+    mask.zero_()[rows] = drawn.bernoulli_(probability, generator=generator)
+    return mask
 
 
 def random_like(gradient: Tensor, generator: torch.Generator) -> Tensor:
@@ -105,3 +202,19 @@ def random_like(gradient: Tensor, generator: torch.Generator) -> Tensor:
     """
     noise = torch.empty_like(gradient).normal_(generator=generator)
     return torch.where(gradient != 0, noise, torch.zeros_like(noise))
+
+
+def generator_on(device: torch.device, generator: torch.Generator | None) -> torch.Generator:
+    """The generator, or a new one with PyTorch's fixed default seed.
+
+    Raises:
+        ValueError: the generator draws on another kind of device.
+    """
+    if generator is None:
+        return torch.Generator(device)
+    if generator.device.type != device.type:
+        raise ValueError(
+            f"generator: expected one on {device.type}, where the attacked tensors are, got {generator.device.type}; "
+            f"make it with torch.Generator({device.type!r})"
+        )
+    return generator

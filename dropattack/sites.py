@@ -8,8 +8,7 @@ A *site* is named by a string:
 
 Parameters are moved in place under ``no_grad`` and restored with ``copy_`` from a saved clone, so that a stale graph
 raises instead of computing with the wrong weights, storage stays where it was, and no rounding error remains.
-Outputs and inputs are reached by standing in for the module's ``forward`` (a :class:`Tap`). Module hooks would do the
-same, but ``torch.compile`` skips hooks that are registered after compilation and guards on ``forward``.
+Outputs and inputs are reached by standing in for the module's ``forward`` (a :class:`~dropattack.taps.Tap`).
 """
 
 from __future__ import annotations
@@ -17,23 +16,27 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dropattack.names import unknown
+from dropattack.taps import Tap
 
 __all__ = [
     "INPUT",
+    "MadeOnce",
     "Offset",
     "OutputSite",
     "ParameterSite",
     "Site",
+    "find_output",
     "find_parameters",
     "find_site",
     "matrix_names",
     "perturbed",
+    "touched_rows",
     "unwrap",
 ]
 
@@ -43,12 +46,40 @@ INPUT = "input"
 Offset = Tensor | Callable[[Tensor], Tensor]
 
 
+class MadeOnce:
+    """An offset that is made when its site's value is first seen, and stays: activation checkpointing asks again.
+
+    Args:
+        make: from the value at the site to the offset, a tensor of its shape.
+    """
+
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
+        self._make = make
+        self._made: Tensor | None = None
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The offset, made now or before."""
+        if self._made is None:
+            self._made = self._make(value)
+        return self._made
+
+    @property
+    def tensor(self) -> Tensor:
+        """What was made.
+
+        Raises:
+            RuntimeError: no pass has asked for it yet.
+        """
+        if self._made is None:
+            raise RuntimeError("the offset has not been made: no pass went through its site")
+        return self._made
+
+
 class Site(Protocol):
     """A place in a model that can be perturbed and whose gradient can be watched."""
 
     name: str
     gradient: Tensor | None
-
     keep_value: bool
 
     @property
@@ -64,6 +95,15 @@ class Site(Protocol):
         """Leave in ``gradient`` what the one backward pass inside the block sends to the site."""
         ...
 
+    def kept(self) -> contextlib.AbstractContextManager[None]:
+        """Keep in ``activation`` the tensor that a forward pass inside the block has at the site, graph attached."""
+        ...
+
+    @property
+    def activation(self) -> Tensor:
+        """What :meth:`kept` kept."""
+        ...
+
     def check_reached_once(self) -> None:
         """Raise a RuntimeError unless the last pass went through the site exactly once."""
         ...
@@ -74,19 +114,36 @@ class Site(Protocol):
 
 
 class ParameterSite:
-    """A parameter of the model, perturbed in place."""
+    """A parameter of the model, perturbed in place.
+
+    Args:
+        name: the parameter's.
+        parameter: the parameter.
+        is_table: an embedding, of which a batch touches some rows.
+    """
 
     keep_value = False
 
-    def __init__(self, name: str, parameter: nn.Parameter) -> None:
+    def __init__(self, name: str, parameter: nn.Parameter, *, is_table: bool = False) -> None:
         self.name = name
         self.parameter = parameter
+        self.is_table = is_table
         self.gradient: Tensor | None = None
 
     @property
     def value(self) -> Tensor:
         """The parameter, detached."""
         return self.parameter.detach()
+
+    @property
+    def activation(self) -> Tensor:
+        """The parameter itself."""
+        return self.parameter
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Nothing to do: the parameter is there before and after any pass."""
+        yield
 
     def check_reached_once(self) -> None:
         """A parameter may be used any number of times (tied weights, recurrent steps)."""
@@ -133,13 +190,16 @@ class ParameterSite:
 class OutputSite:
     """The output of a module, or (``name="input"``) the first floating-point argument of the model."""
 
-    def __init__(self, name: str, module: nn.Module) -> None:
+    def __init__(self, name: str, module: nn.Module, side: Literal["input", "output"] = "output") -> None:
         self.name = name
         self.module = module
         self.keep_value = False
         self.gradient: Tensor | None = None
         self._value: Tensor | None = None
-        self._tap = Tap(self)
+        self._activation: Tensor | None = None
+        self._offset: Offset | None = None
+        self._watching = self._keeping = False
+        self._tap = Tap(name, module, self._receive, side)
 
     @property
     def value(self) -> Tensor:
@@ -156,22 +216,44 @@ class OutputSite:
     def perturbed(self, offset: Offset) -> Iterator[None]:
         """Add ``offset`` to the activation inside the block."""
         with self._tap.installed():
-            self._tap.offset = offset
+            self._offset = offset
             try:
                 yield
             finally:
-                self._tap.offset = None
+                self._offset = None
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Catch the gradient with respect to the (perturbed) activation."""
         self.gradient = self._value = None
         with self._tap.installed():
-            self._tap.watching = True
+            self._watching = True
             try:
                 yield
             finally:
-                self._tap.watching = False
+                self._watching = False
+
+    @property
+    def activation(self) -> Tensor:
+        """The activation of the last pass that kept it, with its graph.
+
+        Raises:
+            RuntimeError: no pass kept it.
+        """
+        if self._activation is None:
+            raise RuntimeError(f"no pass has kept the activation of site {self.name!r}")
+        return self._activation
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the (perturbed) activation, with its graph, in ``activation``."""
+        self._activation = None
+        with self._tap.installed():
+            self._keeping = True
+            try:
+                yield
+            finally:
+                self._keeping = False
 
     def check_reached_once(self) -> None:
         """Refuse a closure that never called the module, or called it twice.
@@ -190,82 +272,47 @@ class OutputSite:
                 "would be added at several places; name a module that is called once"
             )
 
+    def check_not_reached(self) -> None:
+        """Refuse a backward pass that runs the module again.
+
+        Raises:
+            RuntimeError: activation checkpointing called the module, which had several perturbations to choose from.
+        """
+        if self._tap.calls:
+            raise RuntimeError(
+                f"site {self.name!r} was run again by activation checkpointing in a backward pass through two forward "
+                "passes, without its perturbation; checkpoint another part of the model"
+            )
+
     def forget(self) -> None:
-        """Free the watched activation and gradient."""
-        self.gradient = self._value = None
+        """Free the watched gradient and the activations."""
+        self.gradient = self._value = self._activation = None
 
     @torch.compiler.disable
-    def receive(self, activation: Tensor) -> Tensor:
-        """Do to the activation what the present block asks for: add the offset, watch the gradient."""
-        if (offset := self._tap.offset) is not None:
+    def _receive(self, activation: Tensor) -> Tensor:
+        """Do to the activation what the present block asks for: add the offset, watch the gradient, keep it."""
+        if (offset := self._offset) is not None:
             if callable(offset):
                 offset = offset(activation.detach())
             _check_shape(self.name, offset, activation)
             activation = activation + offset
-        if self._tap.watching and torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
+            if self._keeping:
+                self._activation = activation
+            return activation
+        if self._watching:
             self._value = activation.detach().clone() if self.keep_value else activation.detach()
-            if not activation.requires_grad:  # pixels, or a frozen embedding
-                # The clone may be changed in place by later layers; a leaf that requires a gradient may not.
-                activation = activation.detach().requires_grad_().clone()
+        if (self._watching or self._keeping) and not activation.requires_grad:  # pixels, or a frozen embedding
+            # The clone may be changed in place by later layers; a leaf that requires a gradient may not.
+            activation = activation.detach().requires_grad_().clone()
+        if self._watching:
             activation.register_hook(self._keep_gradient)
+        if self._keeping:
+            self._activation = activation
         return activation
 
     def _keep_gradient(self, gradient: Tensor) -> None:
         self.gradient = gradient.detach()
-
-
-class Tap:
-    """Stands in for ``module.forward`` and hands one activation to its site.
-
-    The stand-in is one function for the life of the site: ``torch.compile`` guards on its identity and so compiles
-    each module twice (with and without it), not at every step.
-    """
-
-    def __init__(self, site: OutputSite) -> None:
-        self.offset: Offset | None = None
-        self.watching = False
-        self.calls = 0
-        self._module = site.module
-        self._depth = 0
-        self._own_forward: Any = None
-
-        @torch.compiler.disable(recursive=False)  # the module's own forward is still compiled
-        def output_forward(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            return _with_first_tensor(self._inner(*args, **kwargs), site)
-
-        @torch.compiler.disable(recursive=False)
-        def input_forward(*args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            args, kwargs = _with_input(args, kwargs, site)
-            return self._inner(*args, **kwargs)
-
-        self._forward = input_forward if site.name == INPUT else output_forward
-
-    def _inner(self, *args: Any, **kwargs: Any) -> Any:
-        if self._own_forward is not None:
-            return self._own_forward(*args, **kwargs)
-        return type(self._module).forward(self._module, *args, **kwargs)
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator[None]:
-        """Stand in inside the block; nested blocks share one stand-in."""
-        if self._depth == 0:
-            self.calls = 0
-            # Accelerate and others set `forward` on the instance; that one is called inside and put back.
-            self._own_forward = self._module.__dict__.get("forward")
-            self._module.__dict__["forward"] = self._forward
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if self._depth == 0:
-                if self._own_forward is None:
-                    del self._module.__dict__["forward"]
-                else:
-                    self._module.__dict__["forward"] = self._own_forward
-                    self._own_forward = None
 
 
 def _check_shape(name: str, offset: Tensor, target: Tensor) -> None:
@@ -278,42 +325,6 @@ def _check_shape(name: str, offset: Tensor, target: Tensor) -> None:
 
 def _dense(gradient: Tensor) -> Tensor:
     return gradient.detach().to_dense() if gradient.is_sparse else gradient.detach()
-
-
-def _is_floating(value: object) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
-
-
-@torch.compiler.disable
-def _with_first_tensor(output: Any, site: OutputSite) -> Any:
-    """Treat a module's output: a tensor, or a tuple that begins with one (recurrent layers)."""
-    if _is_floating(output):
-        return site.receive(output)
-    if isinstance(output, tuple) and output and _is_floating(output[0]):
-        rest = output[1:]
-        first = site.receive(output[0])
-        return type(output)(first, *rest) if hasattr(output, "_fields") else (first, *rest)
-    raise TypeError(
-        f"site {site.name!r}: expected the module to return a floating-point tensor, or a tuple that begins with one; "
-        f"got {type(output).__name__}"
-    )
-
-
-@torch.compiler.disable
-def _with_input(
-    args: tuple[Any, ...], kwargs: dict[str, Any], site: OutputSite
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Treat the first floating-point tensor among the arguments."""
-    for index, argument in enumerate(args):
-        if _is_floating(argument):
-            return (*args[:index], site.receive(argument), *args[index + 1 :]), kwargs
-    for key, argument in kwargs.items():
-        if _is_floating(argument):
-            return args, kwargs | {key: site.receive(argument)}
-    raise TypeError(
-        "site 'input': the model was called without a floating-point tensor, so its input cannot be perturbed; for "
-        "token ids name the embedding module instead, e.g. inputs='embedding'"
-    )
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -341,14 +352,41 @@ def find_site(model: nn.Module, name: str) -> Site:
             raise ValueError(
                 "site 'input' means the model's argument, but the model has a module of that name: rename it"
             )
-        return OutputSite(INPUT, model)
+        return OutputSite(INPUT, model, side="input")
     if name in parameters:
-        return ParameterSite(name, parameters[name])
+        return _parameter_site(model, name, parameters[name])
     modules = dict(model.named_modules())
     if name and name in modules:
         return OutputSite(name, modules[name])
     known = [INPUT, *parameters, *(module for module in modules if module)]
     raise ValueError(unknown("site", name, known, owner=type(model).__name__))
+
+
+def touched_rows(site: Site, gradient: Tensor) -> Tensor | None:
+    """For an embedding's weight, which rows the batch touched; None for any other site."""
+    if not (isinstance(site, ParameterSite) and site.is_table):
+        return None
+    return gradient.flatten(1).any(1)
+
+
+def _parameter_site(model: nn.Module, name: str, parameter: nn.Parameter) -> ParameterSite:
+    owner = model.get_submodule(name.rpartition(".")[0])
+    return ParameterSite(name, parameter, is_table=isinstance(owner, nn.Embedding | nn.EmbeddingBag))
+
+
+def find_output(model: nn.Module, name: str | None) -> OutputSite:
+    """The output of the module called ``name``; of the model itself for None.
+
+    Raises:
+        ValueError: no module has that name.
+    """
+    model = unwrap(model)
+    if name is None:
+        return OutputSite("output", model)
+    modules = dict(model.named_modules())
+    if not name or name not in modules:
+        raise ValueError(unknown("module", name, [module for module in modules if module], owner=type(model).__name__))
+    return OutputSite(name, modules[name])
 
 
 def find_parameters(model: nn.Module, patterns: Sequence[str]) -> list[ParameterSite]:
@@ -370,7 +408,7 @@ def find_parameters(model: nn.Module, patterns: Sequence[str]) -> list[Parameter
         if not trainable:
             raise ValueError(f"{pattern!r} matches only frozen parameters ({', '.join(matching)}): unfreeze one first")
         for name in trainable:
-            chosen.setdefault(id(named[name]), ParameterSite(name, named[name]))
+            chosen.setdefault(id(named[name]), _parameter_site(model, name, named[name]))
     order = {id(parameter): index for index, parameter in enumerate(model.parameters())}
     return sorted(chosen.values(), key=lambda site: order[id(site.parameter)])
 

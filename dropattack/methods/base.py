@@ -17,18 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropattack.passes import Closure, Step
+from dropattack.passes import Closure, Cost, Step
 from dropattack.sites import unwrap
 
 __all__ = ["Cost", "Method", "StepRecord"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """Forward and backward passes of one step."""
-
-    forwards: int
-    backwards: int
 
 
 @dataclasses.dataclass
@@ -44,6 +36,8 @@ class StepRecord:
         perturbations: site name to the perturbation of the last ascent step, after masking.
         masks: site name to the Boolean mask of the step (true: attacked).
         gradient_norms: site name to the L2 norm of the clean gradient; for an input site one norm an example.
+        objective: the scalar whose gradient, perturbations taken as constants, ``.grad`` gained: for most methods a
+            weighted sum of the losses. Corrections that are no gradient of a scalar (GSAM, LookSAM) are not in it.
     """
 
     clean_loss: Tensor
@@ -51,6 +45,7 @@ class StepRecord:
     perturbations: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     masks: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     gradient_norms: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    objective: Tensor | None = None
 
 
 class Method(abc.ABC):
@@ -58,6 +53,9 @@ class Method(abc.ABC):
 
     Args:
         model: the network, or its ``torch.compile`` or ``DistributedDataParallel`` wrapper.
+
+    Attributes:
+        last: what the last step did.
     """
 
     last: StepRecord | None = None
@@ -68,7 +66,12 @@ class Method(abc.ABC):
     @property
     @abc.abstractmethod
     def cost(self) -> Cost:
-        """The passes of one step."""
+        """The passes of the next step."""
+
+    @property
+    def optimizer_steps(self) -> int:
+        """How many optimizer steps :meth:`steps` makes of a batch; more than one where batches are replayed."""
+        return 1
 
     @abc.abstractmethod
     def _step(self, step: Step) -> StepRecord:
@@ -100,9 +103,11 @@ class Method(abc.ABC):
             The clean loss, detached.
         """
         self.last = None  # frees the perturbations of the step before
-        with Step(self.model, closure, self.cost.forwards, backward, no_sync) as step:
-            self.last = self._step(step)
-        return self.last.clean_loss
+        with Step(self.model, closure, self.cost, backward, no_sync) as step:
+            record = self._step(step)
+        record.objective = step.objective
+        self.last = record
+        return record.clean_loss
 
     def state_dict(self) -> dict[str, Tensor]:
         """What the method carries from step to step, to be saved with the optimizer's state; most carry nothing."""
@@ -120,4 +125,9 @@ class Method(abc.ABC):
             closure: as for :meth:`backward`.
             **options: as for :meth:`backward`.
         """
-        yield self.backward(closure, **options)
+        self._begin_batch()
+        for _ in range(self.optimizer_steps):
+            yield self.backward(closure, **options)
+
+    def _begin_batch(self) -> None:  # noqa: B027 - most methods know nothing of batches
+        """Called by :meth:`steps` before the first step on a batch."""

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dropattack.arguments import check_choice, check_count, check_nonnegative, check_probability
-from dropattack.ascent import NormScope, bernoulli_mask, norms, random_like, units
+from dropattack.ascent import NormScope, bernoulli_mask, generator_on, norms, random_like, units
 from dropattack.distributed import averaged, from_first
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import ParameterSite, Site, find_parameters, find_site
+from dropattack.sites import ParameterSite, Site, find_parameters, find_site, touched_rows
 
 __all__ = ["DropAttack"]
 
@@ -25,8 +25,6 @@ class _Attack:
 
     name: str
     sites: tuple[Site, ...]
-    epsilon: float
-    probability: float
     scope: NormScope
 
 
@@ -78,6 +76,10 @@ class DropAttack(Method):
             gradient is not zero, the control that any gain from the gradient must beat.
         reduction: ``"sum"``, or ``"mean"``: divide by ``clean_weight`` plus the number of attacks, which keeps the
             gradient's scale (it matters to SGD, clipping and weight decay; Adam is indifferent).
+        reading: ``"paper"``, or ``"authors-code"``: what the authors' published notebooks mean to compute, which is
+            the attack on the *weight* of the embedding that ``inputs`` names, with one norm for the whole matrix, and
+            perturbations that add up over the ascent steps. (What they do compute differs again: their last backward
+            pass goes through graphs whose weights have been changed in the meantime.)
         batch_dim: the dimension of the input that counts examples (1 for time-major sequences).
         sync_perturbation: average the attacked weights' gradients over the processes of the default group, so that
             all perturb alike; otherwise each perturbs by its own micro-batch.
@@ -117,6 +119,7 @@ class DropAttack(Method):
         relative_epsilon: bool = False,
         direction: Literal["gradient", "random"] = "gradient",
         reduction: Literal["sum", "mean"] = "sum",
+        reading: Literal["paper", "authors-code"] = "paper",
         batch_dim: int = 0,
         sync_perturbation: bool = False,
         generator: torch.Generator | None = None,
@@ -126,28 +129,35 @@ class DropAttack(Method):
         check_choice("weight_norm", weight_norm, ("tensor", "global"))
         check_choice("direction", direction, ("gradient", "random"))
         check_choice("reduction", reduction, ("sum", "mean"))
-        epsilon = check_nonnegative("epsilon", epsilon)
-        probability = check_probability("attack_probability", attack_probability)
+        check_choice("reading", reading, ("paper", "authors-code"))
+        if reading == "authors-code":
+            if mask_then_normalize or weight_norm == "global":
+                raise ValueError(
+                    "reading='authors-code' normalizes each tensor and then masks: drop the other switches"
+                )
+            accumulate = True
+            inputs = None if inputs is None else _embedding_weight(self.model, inputs)
+        self.epsilon = check_nonnegative("epsilon", epsilon)
+        self.epsilon_weights = (
+            self.epsilon if epsilon_weights is None else check_nonnegative("epsilon_weights", epsilon_weights)
+        )
+        self.attack_probability = check_probability("attack_probability", attack_probability)
+        self.attack_probability_weights = (
+            self.attack_probability
+            if attack_probability_weights is None
+            else check_probability("attack_probability_weights", attack_probability_weights)
+        )
         self._attacks: list[_Attack] = []
         if inputs is not None:
             site = find_site(self.model, inputs)
             site.keep_value = relative_epsilon
             if isinstance(site, ParameterSite) and not site.parameter.requires_grad:
                 raise ValueError(f"inputs: {inputs!r} is frozen (requires_grad=False): unfreeze it first")
-            scope: NormScope = "tensor" if isinstance(site, ParameterSite) else input_norm
-            self._attacks.append(_Attack("inputs", (site,), epsilon, probability, scope))
-        if sites := find_parameters(self.model, weights):
             self._attacks.append(
-                _Attack(
-                    "weights",
-                    tuple(sites),
-                    epsilon if epsilon_weights is None else check_nonnegative("epsilon_weights", epsilon_weights),
-                    probability
-                    if attack_probability_weights is None
-                    else check_probability("attack_probability_weights", attack_probability_weights),
-                    weight_norm,
-                )
+                _Attack("inputs", (site,), "tensor" if isinstance(site, ParameterSite) else input_norm)
             )
+        if sites := find_parameters(self.model, weights):
+            self._attacks.append(_Attack("weights", tuple(sites), weight_norm))
         if not self._attacks:
             raise ValueError("nothing to attack: name `inputs`, `weights` or both")
         self._check_distinct()
@@ -219,10 +229,11 @@ class DropAttack(Method):
 
     def _lengths(self, attack: _Attack) -> list[Tensor]:
         """Norms of the perturbations before masking; relative ones are shares of the *clean* input or weights."""
+        epsilon = self.epsilon if attack.name == "inputs" else self.epsilon_weights
         if not self.relative_epsilon:
-            return [torch.tensor(attack.epsilon, dtype=torch.float64)] * len(attack.sites)
+            return [torch.tensor(epsilon, dtype=torch.float64)] * len(attack.sites)
         values = [site.value for site in attack.sites]
-        return [attack.epsilon * norm for norm in norms(values, attack.scope, self.batch_dim)]
+        return [epsilon * norm for norm in norms(values, attack.scope, self.batch_dim)]
 
     def _direction(self, site: Site, gradient: Tensor) -> Tensor:
         shared = self.sync_perturbation and isinstance(site, ParameterSite)
@@ -234,17 +245,15 @@ class DropAttack(Method):
         return from_first(noise) if shared else noise
 
     def _mask(self, site: Site, gradient: Tensor, attack: _Attack) -> Tensor:
-        mask = bernoulli_mask(gradient, attack.probability, self._generator_on(gradient.device))
-        return from_first(mask) if self.sync_perturbation and isinstance(site, ParameterSite) else mask
+        probability = self.attack_probability if attack.name == "inputs" else self.attack_probability_weights
+        shared = self.sync_perturbation and isinstance(site, ParameterSite)
+        # Another process may touch other rows of an embedding, so a shared mask is drawn for all of them.
+        rows = None if shared else touched_rows(site, gradient)
+        mask = bernoulli_mask(gradient, probability, self._generator_on(gradient.device), rows)
+        return from_first(mask) if shared else mask
 
     def _generator_on(self, device: torch.device) -> torch.Generator:
-        if self._generator is None:
-            self._generator = torch.Generator(device)
-        if self._generator.device.type != device.type:
-            raise ValueError(
-                f"generator: expected one on {device.type}, where the attacked tensors are, got "
-                f"{self._generator.device.type}; make it with torch.Generator({device.type!r})"
-            )
+        self._generator = generator_on(device, self._generator)
         return self._generator
 
     def _check_distinct(self) -> None:
@@ -257,3 +266,15 @@ class DropAttack(Method):
 
 def _by_name(sites: Sequence[Site], values: Sequence[Tensor]) -> dict[str, Tensor]:
     return {site.name: value for site, value in zip(sites, values, strict=True)}
+
+
+def _embedding_weight(model: nn.Module, name: str) -> str:
+    """The parameter that the authors' code attacks in place of the output of an embedding."""
+    if name in dict(model.named_parameters(remove_duplicate=False)):
+        return name
+    if isinstance(dict(model.named_modules()).get(name), nn.Embedding):
+        return f"{name}.weight"
+    raise ValueError(
+        f"reading='authors-code' attacks parameters alone: expected an embedding layer or a parameter as `inputs`, got "
+        f"{name!r}"
+    )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from dropattack.arguments import check_choice
-from dropattack.ascent import NormScope, units
-from dropattack.methods.input_ascent import InputAscent
-from dropattack.sites import ParameterSite
+from dropattack.methods.one_step import OneStep
 
 __all__ = ["FGM"]
 
 
-class FGM(InputAscent):
+class FGM(OneStep):
     r"""The clean gradient plus the gradient at :math:`x + \epsilon\, g_x / \lVert g_x \rVert_2`.
 
     Miyato, Dai and Goodfellow, "Adversarial training methods for semi-supervised text classification", ICLR 2017;
@@ -31,10 +29,11 @@ class FGM(InputAscent):
         clean_weight: weight of the clean gradient.
         adversarial_weight: weight of the gradient at the perturbed input.
         input_norm: ``"example"`` or ``"tensor"`` (one norm for the batch; always so for a parameter).
+        relative_epsilon: read epsilon as a share of the norm of the input.
         batch_dim: the dimension of the input that counts examples.
 
     Raises:
-        ValueError: an unknown site, a negative epsilon or weight, an unknown norm.
+        ValueError: an unknown or frozen site, a negative epsilon or weight, an unknown norm.
     """
 
     def __init__(
@@ -46,12 +45,17 @@ class FGM(InputAscent):
         clean_weight: float = 1.0,
         adversarial_weight: float = 1.0,
         input_norm: Literal["example", "tensor"] = "example",
+        relative_epsilon: bool = False,
         batch_dim: int = 0,
     ) -> None:
-        super().__init__(model, inputs, epsilon, clean_weight, adversarial_weight)
         check_choice("input_norm", input_norm, ("example", "tensor"))
-        self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else input_norm
-        self.batch_dim = batch_dim
-
-    def _perturbation(self, gradient: Tensor) -> Tensor:
-        return self.epsilon * units([gradient], self._scope, self.batch_dim)[0]
+        super().__init__(
+            model,
+            inputs,
+            epsilon,
+            clean_weight=clean_weight,
+            adversarial_weight=adversarial_weight,
+            scope=input_norm,
+            relative_epsilon=relative_epsilon,
+            batch_dim=batch_dim,
+        )

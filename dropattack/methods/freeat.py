@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from dropattack.arguments import check_choice, check_count, check_nonnegative
-from dropattack.ascent import NormScope, projected, units
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Closure, Step, watched_gradient
-from dropattack.sites import ParameterSite, find_site
+from dropattack.arguments import check_count, check_nonnegative
+from dropattack.methods.base import Cost, StepRecord
+from dropattack.methods.input_ascent import InputMethod
+from dropattack.passes import Step, watched_gradient
 
 __all__ = ["FreeAT"]
 
 
-class FreeAT(Method):
+class FreeAT(InputMethod):
     r"""Every batch m times: each pass trains the weights at the present perturbation and moves the perturbation.
 
     Shafahi et al., "Adversarial training for free!", NeurIPS 2019, Algorithm 1:
@@ -38,10 +37,11 @@ class FreeAT(Method):
         carry: start a batch from the perturbation that the batch before left, example by example, as the paper does
             for images. A batch of another shape, such as text of another length, starts from zero; one that is only
             smaller uses the first rows.
+        relative_epsilon: read epsilon and step size as shares of the norm of each input.
         batch_dim: the dimension of the input that counts examples; carrying needs 0.
 
     Raises:
-        ValueError: an unknown site or norm, a negative number, fewer than one replay.
+        ValueError: an unknown or frozen site, an unknown norm, a negative number, fewer than one replay.
     """
 
     def __init__(
@@ -54,18 +54,13 @@ class FreeAT(Method):
         *,
         norm: Literal["linf", "l2"] = "linf",
         carry: bool = True,
+        relative_epsilon: bool = False,
         batch_dim: int = 0,
     ) -> None:
-        super().__init__(model)
-        check_choice("norm", norm, ("linf", "l2"))
-        self._site = find_site(self.model, inputs)
-        self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
-        self.epsilon = check_nonnegative("epsilon", epsilon)
+        super().__init__(model, inputs, epsilon, norm=norm, relative_epsilon=relative_epsilon, batch_dim=batch_dim)
         self.replays = check_count("replays", replays)
         self.step_size = self.epsilon if step_size is None else check_nonnegative("step_size", step_size)
-        self.norm = norm
         self.carry = carry
-        self.batch_dim = batch_dim
         self._perturbation: Tensor | None = None
 
     @property
@@ -73,17 +68,14 @@ class FreeAT(Method):
         """One pass an optimizer step."""
         return Cost(forwards=1, backwards=1)
 
-    def steps(self, closure: Closure, **options: Any) -> Iterator[Tensor]:
-        """Yield the loss m times, each time ``.grad`` is ready for an optimizer step.
+    @property
+    def optimizer_steps(self) -> int:
+        """The replays."""
+        return self.replays
 
-        Args:
-            closure: as for :meth:`backward`.
-            **options: as for :meth:`backward`.
-        """
+    def _begin_batch(self) -> None:
         if not self.carry:
             self._perturbation = None
-        for _ in range(self.replays):
-            yield self.backward(closure, **options)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The carried perturbation."""
@@ -94,20 +86,17 @@ class FreeAT(Method):
         self._perturbation = state.get("perturbation")
 
     def _step(self, step: Step) -> StepRecord:
-        site, used = self._site, torch.zeros(())
+        site, used = self.site, torch.zeros(())
+        unit: float | Tensor = 1.0
 
         def carried(value: Tensor) -> Tensor:
-            nonlocal used
-            used = self._fitting(value)
+            nonlocal used, unit
+            used, unit = self._fitting(value), self._unit(value)
             return used
 
         loss = step.run(1.0, {site: carried}, watch=[site], clean=True)
-        gradient = watched_gradient(site)
-        if self.norm == "linf":
-            moved = (used + self.step_size * gradient.sign().nan_to_num(0.0)).clamp(-self.epsilon, self.epsilon)
-        else:
-            (unit,) = units([gradient], self._scope, self.batch_dim)
-            moved = projected(used + self.step_size * unit, self.epsilon, self._scope, self.batch_dim)
+        moved = (used + self.step_size * unit * self._ball.uphill(watched_gradient(site))).to(used.dtype)
+        moved = self._ball.projected(moved, self.epsilon * unit)
         if self._perturbation is not None and self._perturbation.shape[1:] == moved.shape[1:]:
             self._perturbation = torch.cat([moved, self._perturbation[len(moved) :].to(moved)])
         else:

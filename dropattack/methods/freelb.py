@@ -8,15 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from dropattack.arguments import check_count, check_nonnegative
-from dropattack.ascent import NormScope, projected, units
-from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.ascent import generator_on
+from dropattack.methods.base import Cost, StepRecord
+from dropattack.methods.input_ascent import InputMethod
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import Offset, ParameterSite, find_site
+from dropattack.sites import MadeOnce, Offset
 
 __all__ = ["FreeLB"]
 
 
-class FreeLB(Method):
+class FreeLB(InputMethod):
     r"""The mean of the gradients at the K points of a projected ascent that starts at random.
 
     Zhu et al., "FreeLB: enhanced adversarial training for natural language understanding", ICLR 2020, Algorithm 1:
@@ -35,11 +36,12 @@ class FreeLB(Method):
         ascent_steps: K; at least 1.
         start: the start is uniform in ``[-start, start]`` divided by the root of the number of entries of an example,
             so that its norm is about ``start / √3``. Padded positions are among the entries, as nothing tells them.
+        relative_epsilon: read epsilon, step size and start as shares of the norm of each input.
         batch_dim: the dimension of the input that counts examples.
         generator: draws the start, on the device of the input. None: a new one with PyTorch's fixed default seed.
 
     Raises:
-        ValueError: an unknown site, a negative number, fewer than one step.
+        ValueError: an unknown or frozen site, a negative number, fewer than one step.
     """
 
     def __init__(
@@ -51,17 +53,15 @@ class FreeLB(Method):
         ascent_steps: int = 3,
         *,
         start: float = 0.1,
+        relative_epsilon: bool = False,
         batch_dim: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(model)
-        self._site = find_site(self.model, inputs)
-        self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
-        self.epsilon = None if epsilon is None else check_nonnegative("epsilon", epsilon)
+        super().__init__(model, inputs, epsilon or 0.0, relative_epsilon=relative_epsilon, batch_dim=batch_dim)
+        self.projects = epsilon is not None
         self.step_size = check_nonnegative("step_size", step_size)
         self.ascent_steps = check_count("ascent_steps", ascent_steps)
         self.start = check_nonnegative("start", start)
-        self.batch_dim = batch_dim
         self._generator = generator
 
     @property
@@ -70,29 +70,29 @@ class FreeLB(Method):
         return Cost(forwards=self.ascent_steps, backwards=self.ascent_steps)
 
     def _step(self, step: Step) -> StepRecord:
-        site = self._site
-        point: list[Tensor] = []  # one tensor, once the first pass has shown the shape of the input
+        site = self.site
+        unit: float | Tensor = 1.0
 
         def start(value: Tensor) -> Tensor:
-            if not point:  # activation checkpointing asks again
-                point.append(self._random_point(value))
-            return point[0]
+            nonlocal unit
+            unit = self._unit(value)
+            return (self._random_point(value) * unit).to(value.dtype)
 
+        first = MadeOnce(start)
+        point: Tensor | None = None
         losses = []
         for t in range(self.ascent_steps):
+            offset: Offset = first if point is None else point
             last = t + 1 == self.ascent_steps
-            offset: Offset = point[0] if point else start
             losses.append(step.run(1 / self.ascent_steps, {site: offset}, watch=() if last else [site], clean=t == 0))
             if not last:
-                (uphill,) = units([watched_gradient(site)], self._scope, self.batch_dim)
-                moved = point[0] + self.step_size * uphill
-                point[0] = (
-                    moved if self.epsilon is None else projected(moved, self.epsilon, self._scope, self.batch_dim)
-                )
-        return StepRecord(losses[0], {"inputs": losses}, {site.name: point[0]})
+                here = first.tensor if point is None else point
+                moved = (here + self.step_size * unit * self._ball.uphill(watched_gradient(site))).to(here.dtype)
+                point = self._ball.projected(moved, self.epsilon * unit) if self.projects else moved
+        return StepRecord(losses[0], {"inputs": losses}, {site.name: first.tensor if point is None else point})
 
     def _random_point(self, value: Tensor) -> Tensor:
-        self._generator = self._generator or torch.Generator(value.device)
-        entries = value.numel() / (value.shape[self.batch_dim] if self._scope == "example" else 1)
-        half_width = self.start / math.sqrt(entries)
+        self._generator = generator_on(value.device, self._generator)
+        examples = value.shape[self._ball.batch_dim] if self._ball.scope == "example" else 1
+        half_width = self.start / math.sqrt(value.numel() / examples)
         return torch.empty_like(value).uniform_(-half_width, half_width, generator=self._generator)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from dropattack.arguments import check_nonnegative
-from dropattack.ascent import units
-from dropattack.methods.weight_ascent import WeightAscent
+from dropattack.methods.weight_ascent import GlobalAscent
 
 __all__ = ["GradientNormPenalty"]
 
 
-class GradientNormPenalty(WeightAscent):
+class GradientNormPenalty(GlobalAscent):
     r"""The gradient :math:`(1-\alpha)\, g + \alpha\, \nabla L(\theta + \rho\, g / \lVert g \rVert_2)`.
 
     Zhao, Zhang and Hu, "Penalizing gradient norm for efficiently improving generalization in deep learning", ICML 2022,
@@ -28,6 +26,7 @@ class GradientNormPenalty(WeightAscent):
         rho: norm of the ascent step; at least 0.
         alpha: weight of the gradient uphill, in [0, 1].
         weights: names or ``fnmatch`` patterns of the perturbed parameters.
+        relative_rho: read rho as a share of the norm of all perturbed weights together.
         sync_perturbation: as for :class:`~dropattack.methods.weight_ascent.WeightAscent`.
 
     Raises:
@@ -41,10 +40,7 @@ class GradientNormPenalty(WeightAscent):
         alpha: float = 0.8,
         weights: Sequence[str] = ("*",),
         *,
+        relative_rho: bool = False,
         sync_perturbation: bool = False,
     ) -> None:
-        super().__init__(model, weights, alpha, sync_perturbation=sync_perturbation)
-        self.rho = check_nonnegative("rho", rho)
-
-    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
-        return [self.rho * unit for unit in units(gradients, "global")]
+        super().__init__(model, rho, weights, alpha, relative_rho=relative_rho, sync_perturbation=sync_perturbation)

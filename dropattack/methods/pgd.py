@@ -7,16 +7,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dropattack.arguments import check_choice, check_count, check_nonnegative
-from dropattack.ascent import NormScope, norms, projected, units
-from dropattack.methods.base import Cost, Method, StepRecord
+from dropattack.arguments import check_count, check_nonnegative
+from dropattack.ascent import generator_on
+from dropattack.methods.base import Cost, StepRecord
+from dropattack.methods.input_ascent import InputAttack
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import Offset, ParameterSite, find_site
+from dropattack.sites import MadeOnce, Offset
 
 __all__ = ["PGD"]
 
 
-class PGD(Method):
+class PGD(InputAttack):
     r"""The gradient at the last of K projected ascent steps on the input, with or without the clean gradient.
 
     Madry et al., "Towards deep learning models resistant to adversarial attacks", ICLR 2018; equation 3 of the
@@ -40,12 +41,14 @@ class PGD(Method):
             ``"l2"`` a uniform direction with a radius uniform in [0, epsilon]. The running statistics of BatchNorm then
             come from the start, unless there is a clean pass.
         clean_weight: weight of the clean gradient; 0 trains on the adversarial loss alone, as the paper of PGD does.
+        relative_epsilon: read epsilon and step size as shares of the norm of each input.
         batch_dim: the dimension of the input that counts examples.
         generator: draws the random start, on the device of the input. None: a new one with PyTorch's fixed default
             seed.
 
     Raises:
-        ValueError: an unknown site, a negative epsilon, step size or weight, fewer than one step, an unknown norm.
+        ValueError: an unknown or frozen site, a negative epsilon, step size or weight, fewer than one step, an unknown
+            norm.
     """
 
     def __init__(
@@ -59,67 +62,58 @@ class PGD(Method):
         norm: Literal["l2", "linf"] = "l2",
         random_start: bool = False,
         clean_weight: float = 0.0,
+        relative_epsilon: bool = False,
         batch_dim: int = 0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(model)
-        check_choice("norm", norm, ("l2", "linf"))
-        self._site = find_site(self.model, inputs)
-        self._scope: NormScope = "tensor" if isinstance(self._site, ParameterSite) else "example"
-        self.epsilon = check_nonnegative("epsilon", epsilon)
+        super().__init__(
+            model,
+            inputs,
+            epsilon,
+            clean_weight=clean_weight,
+            norm=norm,
+            relative_epsilon=relative_epsilon,
+            batch_dim=batch_dim,
+        )
         self.ascent_steps = check_count("ascent_steps", ascent_steps)
         self.step_size = check_nonnegative(
             "step_size", 1.5 * epsilon / ascent_steps if step_size is None else step_size
         )
-        self.norm = norm
         self.random_start = random_start
-        self.clean_weight = check_nonnegative("clean_weight", clean_weight)
-        self.batch_dim = batch_dim
         self._generator = generator
 
     @property
-    def cost(self) -> Cost:
-        """The K ascent steps and the pass at the last point; a clean pass where none of these is one."""
-        passes = self.ascent_steps + 1 + (self.random_start and self.clean_weight > 0)
+    def ascent_cost(self) -> Cost:
+        """The K ascent steps; a clean pass where none of these is one."""
+        passes = self.ascent_steps + (self.random_start and self.clean_weight > 0)
         return Cost(forwards=passes, backwards=passes)
 
-    def _step(self, step: Step) -> StepRecord:
-        site, weight = self._site, self.clean_weight
+    def ascend(self, step: Step) -> StepRecord:
+        """K steps, each projected back into the ball."""
+        site, weight = self.site, self.clean_weight
         clean_loss: Tensor | None = None
         if self.random_start and weight > 0:
             clean_loss, weight = step.run(weight, clean=True), 0.0
-        point: list[Tensor] = []  # one tensor, once the first pass has shown the shape of the input
+        unit: float | Tensor = 1.0
 
         def start(value: Tensor) -> Tensor:
-            if not point:  # activation checkpointing asks again
-                point.append(self._random_point(value) if self.random_start else torch.zeros_like(value))
-            return point[0]
+            nonlocal unit
+            unit = self._unit(value)
+            return self._random_point(value, self.epsilon * unit) if self.random_start else torch.zeros_like(value)
 
+        first = MadeOnce(start)
+        point: Tensor | None = None
         losses = []
         for t in range(self.ascent_steps):
-            first = t == 0
-            offset: Offset = start if first else point[0]
-            clean = first and clean_loss is None
-            losses.append(step.run(weight if first else 0.0, {site: offset}, watch=[site], clean=clean))
-            point[0] = self._projected(point[0] + self.step_size * self._uphill(watched_gradient(site)))
-        losses.append(step.run(1.0, {site: point[0]}))
-        return StepRecord(losses[0] if clean_loss is None else clean_loss, {"inputs": losses}, {site.name: point[0]})
+            offset: Offset = first if point is None else point
+            clean = t == 0 and clean_loss is None
+            losses.append(step.run(0.0 if t else weight, {site: offset}, watch=[site], clean=clean))
+            here = first.tensor if point is None else point
+            moved = here + self.step_size * unit * self._ball.uphill(watched_gradient(site))
+            point = self._ball.projected(moved.to(here.dtype), self.epsilon * unit)
+        assert point is not None  # there is at least one step
+        return StepRecord(losses[0] if clean_loss is None else clean_loss, {"inputs": losses}, {site.name: point})
 
-    def _uphill(self, gradient: Tensor) -> Tensor:
-        if self.norm == "linf":
-            return gradient.sign().nan_to_num(0.0)
-        return units([gradient], self._scope, self.batch_dim)[0]
-
-    def _projected(self, perturbation: Tensor) -> Tensor:
-        if self.norm == "linf":
-            return perturbation.clamp(-self.epsilon, self.epsilon)
-        return projected(perturbation, self.epsilon, self._scope, self.batch_dim)
-
-    def _random_point(self, value: Tensor) -> Tensor:
-        generator = self._generator = self._generator or torch.Generator(value.device)
-        if self.norm == "linf":
-            return torch.empty_like(value).uniform_(-self.epsilon, self.epsilon, generator=generator)
-        (direction,) = units([torch.empty_like(value).normal_(generator=generator)], self._scope, self.batch_dim)
-        (length,) = norms([value], self._scope, self.batch_dim)  # for its shape
-        radius = torch.empty_like(length).uniform_(0, self.epsilon, generator=generator)
-        return (direction * radius).to(value.dtype)
+    def _random_point(self, value: Tensor, radius: float | Tensor) -> Tensor:
+        self._generator = generator_on(value.device, self._generator)
+        return self._ball.random_point(value, radius, self._generator)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from dropattack.arguments import check_nonnegative
-from dropattack.ascent import units
-from dropattack.methods.weight_ascent import WeightAscent
+from dropattack.methods.weight_ascent import GlobalAscent
 
 __all__ = ["SAM"]
 
 
-class SAM(WeightAscent):
+class SAM(GlobalAscent):
     r"""The gradient at :math:`\theta + \rho\, g / \lVert g \rVert_2`; the clean gradient itself is thrown away.
 
     Foret et al., "Sharpness-aware minimization for efficiently improving generalization", ICLR 2021, equation 3 and
@@ -27,6 +25,7 @@ class SAM(WeightAscent):
         model: the network.
         rho: norm of the ascent step; at least 0.
         weights: names or ``fnmatch`` patterns of the perturbed parameters.
+        relative_rho: read rho as a share of the norm of all perturbed weights together.
         sync_perturbation: as for :class:`~dropattack.methods.weight_ascent.WeightAscent`.
 
     Raises:
@@ -39,10 +38,7 @@ class SAM(WeightAscent):
         rho: float = 0.05,
         weights: Sequence[str] = ("*",),
         *,
+        relative_rho: bool = False,
         sync_perturbation: bool = False,
     ) -> None:
-        super().__init__(model, weights, sync_perturbation=sync_perturbation)
-        self.rho = check_nonnegative("rho", rho)
-
-    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
-        return [self.rho * unit for unit in units(gradients, "global")]
+        super().__init__(model, rho, weights, relative_rho=relative_rho, sync_perturbation=sync_perturbation)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from dropattack.arguments import check_probability
+from dropattack.arguments import check_nonnegative, check_probability
+from dropattack.ascent import global_step
 from dropattack.distributed import averaged
 from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import Site, find_parameters
 
-__all__ = ["WeightAscent"]
+__all__ = ["GlobalAscent", "WeightAscent"]
 
 
 class WeightAscent(Method):
@@ -58,3 +59,37 @@ class WeightAscent(Method):
         adversarial_loss = step.run(self.alpha, offsets)
         perturbations = {site.name: offset for site, offset in offsets.items()}
         return StepRecord(clean_loss, {"weights": [adversarial_loss]}, perturbations)
+
+
+class GlobalAscent(WeightAscent):
+    r"""The step is :math:`\rho\, g / \lVert g \rVert_2`, with one norm over all perturbed weights together.
+
+    Args:
+        model: the network.
+        rho: norm of the ascent step; at least 0.
+        weights: names or ``fnmatch`` patterns of the perturbed parameters.
+        alpha: weight of the gradient uphill, in [0, 1].
+        relative_rho: read rho as a share of the norm of all perturbed weights together.
+        sync_perturbation: as for :class:`WeightAscent`.
+
+    Raises:
+        ValueError: a pattern without a trainable parameter, a negative rho, alpha outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        rho: float,
+        weights: Sequence[str],
+        alpha: float = 1.0,
+        *,
+        relative_rho: bool = False,
+        sync_perturbation: bool = False,
+    ) -> None:
+        super().__init__(model, weights, alpha, sync_perturbation=sync_perturbation)
+        self.rho = check_nonnegative("rho", rho)
+        self.relative_rho = relative_rho
+
+    def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
+        values = [site.value for site in self._sites] if self.relative_rho else None
+        return global_step(gradients, self.rho, values)

@@ -29,7 +29,7 @@ class _WeightPenalty(Method):
         return Cost(forwards=1, backwards=1)
 
     def _step(self, step: Step) -> StepRecord:
-        return StepRecord(clean_loss=step.run(clean=True, penalty=self._penalty))
+        return StepRecord(clean_loss=step.run(clean=True, objective=lambda loss: loss + self._penalty()))
 
     @abc.abstractmethod
     def _penalty(self) -> Tensor:

@@ -1,9 +1,11 @@
 """One of two processes: every case on its own shard, the results saved for the tests to compare."""
 
+import dataclasses
 import pathlib
 
 import torch
-from networks import WIDTH
+from cases import EVERY
+from networks import WIDTH, build
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -59,6 +61,22 @@ def run_step(model, shard, options, seed=5, batch_norm=True, **around):
     }
 
 
+def run_every(name, model, shard, **around):
+    """Two steps of a method of the registry, without batch statistics, so that shards are independent."""
+    inner = model.module if isinstance(model, DistributedDataParallel) else model
+    inner[2].eval()
+    network = dataclasses.replace(
+        build("mlp"), module=model, inputs=shard[0], targets=shard[1], site="0", weights=("0.weight", "3.weight")
+    )
+    method = EVERY[name](network)
+    steps = []
+    for _ in range(2):
+        inner.zero_grad()
+        method.backward(network.closure, **around)
+        steps.append({name: p.grad.clone() for name, p in inner.named_parameters()})
+    return steps
+
+
 def process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
@@ -76,5 +94,8 @@ def process(rank: int, folder: str) -> None:
                     batch_norm=group == "ordinary",
                     **({"no_sync": ddp.no_sync} if around else {}),
                 )
+    for name in EVERY:
+        ddp = DistributedDataParallel(make_model())
+        results["every", name] = run_every(name, ddp, make_shard(rank), no_sync=ddp.no_sync)
     torch.save(results, pathlib.Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()

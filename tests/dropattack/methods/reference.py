@@ -1,18 +1,11 @@
-"""DropAttack a second time, as mathematics: functions of a dictionary of tensors, differentiated by autograd.grad.
-
-The variables are the parameters and ``SITE``, an offset added to the attacked activation: the gradient at offset 0 is
-the gradient of the activation.
-"""
+"""DropAttack a second time, as mathematics on points."""
 
 import dataclasses
 
 import torch
-from equations import cross_entropy
 from networks import Network
+from points import SITE, Point, clean_point, lengths, loss_and_gradient
 from torch import Tensor
-
-SITE = "attacked activation"
-Point = dict[str, Tensor]
 
 
 @dataclasses.dataclass
@@ -21,31 +14,6 @@ class Result:
     clean_loss: Tensor
     adversarial_losses: dict[str, list[Tensor]]
     perturbations: Point
-
-
-def loss_and_gradient(network: Network, point: Point) -> tuple[Tensor, Point]:
-    point = {name: value.detach().clone().requires_grad_() for name, value in point.items()}
-    activation = network.activation(point, network.inputs)
-    loss = cross_entropy(network.logits(point, activation + point[SITE]), network.targets)
-    return loss.detach(), dict(zip(point, torch.autograd.grad(loss, list(point.values())), strict=True))
-
-
-def clean_point(network: Network) -> Point:
-    parameters = network.parameters()
-    return {**parameters, SITE: torch.zeros_like(network.activation(parameters, network.inputs))}
-
-
-def lengths(values: Point, scope: str, batch_dim: int) -> Point:
-    """The L2 norms a perturbation is divided by, broadcastable against it."""
-    if scope == "global":
-        joint = torch.sqrt(sum((value**2).sum() for value in values.values()))
-        return dict.fromkeys(values, joint)
-    if scope == "tensor":
-        return {name: torch.sqrt((value**2).sum()) for name, value in values.items()}
-    return {
-        name: torch.sqrt((value**2).sum([d for d in range(value.dim()) if d != batch_dim], keepdim=True))
-        for name, value in values.items()
-    }
 
 
 def dropattack(

@@ -6,7 +6,8 @@ import dataclasses
 import pytest
 import torch
 from networks import BUILDERS, WIDTH, build
-from reference import SITE, clean_point, dropattack
+from points import SITE, clean_point
+from reference import dropattack
 from torch import nn
 from torch.testing import assert_close
 

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from ddp_process import ALIKE_CASES, CASES, PROCESSES, SYNC_CASES, make_model, make_shard, process, run_step
+from cases import EVERY
+from ddp_process import (
+    ALIKE_CASES,
+    CASES,
+    PROCESSES,
+    SYNC_CASES,
+    make_model,
+    make_shard,
+    process,
+    run_every,
+    run_step,
+)
 from torch.testing import assert_close
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed")
@@ -55,6 +66,23 @@ def test_synchronized_processes_perturb_their_weights_alike(results, name, no_sy
 
 @AROUND
 def test_gradients_agree_between_the_processes(results, no_sync):
-    keys = [key for key in results[0] if key[2] == no_sync]
+    keys = [key for key in results[0] if key[0] != "every" and key[2] == no_sync]
     for key in keys:
         assert_close(results[0][key]["gradients"], results[1][key]["gradients"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", EVERY)
+def test_every_method_takes_the_mean_over_the_shards(results, case):
+    for one, other in zip(results[0]["every", case], results[1]["every", case], strict=True):
+        assert_close(one, other, rtol=0, atol=0)
+    shards = [make_shard(rank) for rank in range(PROCESSES)]
+    if case.startswith(("gsam", "looksam")):  # two gradients are combined: those of the whole batch
+        batch = tuple(torch.cat(tensors) for tensors in zip(*shards, strict=True))
+        expected = run_every(case, make_model(), batch)
+    else:
+        alone = [run_every(case, make_model(), shard) for shard in shards]
+        expected = [
+            {key: sum(one[index][key] for one in alone) / PROCESSES for key in alone[0][index]} for index in range(2)
+        ]
+    for actual, step in zip(results[0]["every", case], expected, strict=True):
+        assert_close(actual, step, **EXACT)

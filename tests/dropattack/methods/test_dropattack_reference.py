@@ -3,7 +3,8 @@
 import pytest
 import torch
 from networks import BUILDERS, build
-from reference import SITE, dropattack
+from points import SITE
+from reference import dropattack
 from torch.testing import assert_close
 
 from dropattack.methods import DropAttack
