@@ -97,10 +97,11 @@ def load_run(path: str | Path, checkpoint: str = "best") -> Run:
 
     Args:
         path: the run's folder.
-        checkpoint: ``"best"`` (highest validation accuracy) or ``"last"``.
+        checkpoint: ``"best"`` (highest validation accuracy), ``"last"``, or ``"averaged"`` (a run with
+            ``training.average_from``).
 
     Raises:
-        FileNotFoundError: not a run's folder, or the run is not finished.
+        FileNotFoundError: not a run's folder, the run is not finished, or it kept no average.
         ValueError: a broken file.
     """
     folder = Path(path)

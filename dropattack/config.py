@@ -49,6 +49,9 @@ class Training:
         seed: of initial weights, data order, dropout and masks; each has a stream of its own, so that two methods with
             one seed start from the same weights and see the same batches.
         device: where to train, such as ``"cpu"`` or ``"cuda"``.
+        average_from: share of the epochs after which the weights of all further epochs are averaged (stochastic weight
+            averaging, Izmailov et al. 2018, who begin at 0.75); None: no average is kept.
+        average_learning_rate: Adam's while averaging; None: as ``learning_rate``.
     """
 
     epochs: int = 10
@@ -56,6 +59,12 @@ class Training:
     learning_rate: float = 1e-3
     seed: int = 0
     device: str = "cpu"
+    average_from: float | None = None
+    average_learning_rate: float | None = None
+
+    def averages(self, epoch: int) -> bool:
+        """Whether the weights after this epoch (the first is 1) go into the average."""
+        return self.average_from is not None and epoch > self.average_from * self.epochs
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
@@ -64,8 +73,16 @@ class Training:
                 raise ValueError(f"training.{name}: expected a whole number of at least 1, got {value!r}")
         if not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"training.seed: expected a whole number of at least 0, got {self.seed!r}")
-        if not isinstance(self.learning_rate, int | float) or not self.learning_rate > 0:
-            raise ValueError(f"training.learning_rate: expected a positive number, got {self.learning_rate!r}")
+        for name in ("learning_rate", "average_learning_rate"):
+            value = getattr(self, name)
+            is_unset = value is None and name == "average_learning_rate"
+            if not is_unset and (not isinstance(value, int | float) or not value > 0):
+                raise ValueError(f"training.{name}: expected a positive number, got {value!r}")
+        share = self.average_from
+        if share is not None and (not isinstance(share, int | float) or not 0 <= share < 1):
+            raise ValueError(f"training.average_from: expected a share of the epochs in [0, 1), got {share!r}")
+        if share is None and self.average_learning_rate is not None:
+            raise ValueError("training.average_learning_rate: needs training.average_from, the share to average from")
 
 
 @dataclasses.dataclass(frozen=True)

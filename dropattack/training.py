@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 from tqdm.auto import tqdm
 
 from dropattack import checkpoint
 from dropattack.checkpoint import Run, load_run
 from dropattack.config import Config
 from dropattack.data import Dataset, load_dataset
-from dropattack.methods import METHODS, build_method
+from dropattack.methods import build_method
 from dropattack.models import build_model
+from dropattack.passes import Closure
 
 __all__ = ["check_same_data", "evaluate", "train"]
 
@@ -39,8 +40,10 @@ def train(
 
     The folder receives ``config.json`` (with what the data set was found to hold), and after each epoch
     ``history.csv``, ``last.safetensors`` and, when validation accuracy rose, ``best.safetensors``; at the end
-    ``metrics.json``, whose presence means finished. A run that is killed and started again ends with the same bits on
-    the same machine: weights, optimizer, random streams and data order are all in the checkpoint.
+    ``metrics.json``, whose presence means finished. With ``average_from`` it also receives ``averaged.safetensors``:
+    the mean of the weights, with BatchNorm's statistics computed anew over the training data. A run that is killed and
+    started again ends with the same bits on the same machine: weights, optimizer, random streams and data order are all
+    in the checkpoint.
 
     Args:
         config: what to train.
@@ -64,7 +67,7 @@ def train(
         return load_run(folder)
     device = torch.device(config.training.device)
     with torch.random.fork_rng():  # the caller's random stream is left alone
-        state = _State(config, folder)  # refuses a wrong configuration before anything is written
+        state = _State(config, folder, dataset)  # refuses a wrong configuration before anything is written
         _claim(folder, config, dataset)
         steps = -(-len(dataset.train) // config.training.batch_size)
         bar = tqdm(
@@ -76,15 +79,17 @@ def train(
         )
         with bar:
             for epoch in range(len(state.history) + 1, config.training.epochs + 1):
-                start = time.perf_counter()
-                state.model.train()
+                start, passes = time.perf_counter(), 0
+                state.begin_epoch(epoch)
                 for batch in dataset.train.shuffled(config.training.batch_size, state.data_order):
                     images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-                    for _ in state.method.steps(functools.partial(_loss, state.model, images, labels)):
+                    closure = functools.partial(_loss, state.model, images, labels)
+                    passes += state.method.cost.forwards * state.method.optimizer_steps
+                    for _ in state.method.steps(closure):
                         state.optimizer.step()
                         state.optimizer.zero_grad()
                     bar.update()
-                row: dict[str, float] = {"epoch": epoch, "seconds": time.perf_counter() - start}
+                row: dict[str, float] = {"epoch": epoch, "seconds": time.perf_counter() - start, "passes": passes}
                 for split in ("train", "validation"):
                     found = evaluate(state.model, dataset[split].batches())
                     row |= {f"{split}_{key}": value for key, value in found.items()}
@@ -135,24 +140,41 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 class _State:
     """All that changes during training, and its checkpoint."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, dataset: Dataset) -> None:
         seed, device = config.training.seed, torch.device(config.training.device)
         torch.manual_seed(_stream(seed, "weights and dropout"))
         self.folder = folder
+        self.training = config.training
         self.model = build_model(config.model.name, **config.model.options).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.learning_rate)
         self.data_order = torch.Generator().manual_seed(_stream(seed, "data order"))
         self.masks = torch.Generator(device).manual_seed(_stream(seed, "masks"))
-        randomness = {"generator": self.masks} if _takes_generator(config.method.name) else {}
-        self.method = build_method(config.method.name, self.model, **config.method.options, **randomness)
+        self.examples = torch.Generator().manual_seed(_stream(seed, "single examples"))
+        self.method = build_method(
+            config.method.name,
+            self.model,
+            **config.method.options,
+            generator=self.masks,
+            examples=functools.partial(_single_examples, self.model, dataset, self.examples, device),
+        )
+        self.average = None if config.training.average_from is None else AveragedModel(self.model)
         self.history: list[dict[str, float]] = []
         if (folder / "last.safetensors").is_file():
             self._restore(*checkpoint.load(folder / "last.safetensors"))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Training mode, and the learning rate of the epoch."""
+        self.model.train()
+        if self.training.averages(epoch) and self.training.average_learning_rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.training.average_learning_rate
 
     def finish_epoch(self, row: dict[str, float]) -> None:
         """Add a row to the history and write the checkpoints; a kill between any two lines loses nothing."""
         best = max((earlier["validation_accuracy"] for earlier in self.history), default=-1.0)
         self.history.append(row)
+        if self.average is not None and self.training.averages(len(self.history)):
+            self.average.update_parameters(self.model)
         if row["validation_accuracy"] > best:
             checkpoint.save(self.folder / "best.safetensors", checkpoint.model_tensors(self.model), {"row": row})
         checkpoint.save(self.folder / "last.safetensors", self._tensors(), {"history": self.history})
@@ -167,6 +189,8 @@ class _State:
         for index, entries in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{key}": value for key, value in entries.items()}
         tensors |= {f"method.{name}": tensor for name, tensor in self.method.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         return tensors | {f"random.{name}": state for name, state in self._random_states().items()}
 
     def _random_states(self) -> dict[str, Tensor]:
@@ -174,18 +198,23 @@ class _State:
             "global": torch.get_rng_state(),
             "data_order": self.data_order.get_state(),
             "masks": self.masks.get_state(),
+            "examples": self.examples.get_state(),
         }
         if self.masks.device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(self.masks.device)
         return states
 
     def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "method": {}, "random": {}}
+        groups: dict[str, dict[str, Tensor]] = {
+            group: {} for group in ("model", "optimizer", "method", "average", "random")
+        }
         for name, tensor in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = tensor
         self.model.load_state_dict(groups["model"])
         self.method.load_state_dict(groups["method"])
+        if self.average is not None:
+            self.average.load_state_dict(groups["average"])
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups["optimizer"].items():
             index, _, key = name.partition(".")
@@ -194,6 +223,7 @@ class _State:
         torch.set_rng_state(groups["random"]["global"])
         self.data_order.set_state(groups["random"]["data_order"])
         self.masks.set_state(groups["random"]["masks"])
+        self.examples.set_state(groups["random"]["examples"])
         if "cuda" in groups["random"]:
             torch.cuda.set_rng_state(groups["random"]["cuda"], self.masks.device)
         self.history = state["history"]
@@ -227,8 +257,11 @@ def _finish(folder: Path, config: Config, dataset: Dataset, state: _State) -> Ru
     metrics = {
         which: rows[which] | {f"test_{key}": value for key, value in test[which].items()} for which in ("best", "last")
     }
+    if state.average is not None:
+        metrics["averaged"] = _averaged_metrics(folder, dataset, state.average)
+    steps = len(state.history) * -(-len(dataset.train) // config.training.batch_size) * state.method.optimizer_steps
     metrics |= {
-        "passes_per_step": state.method.cost.forwards,
+        "passes_per_step": sum(row["passes"] for row in state.history) / steps,
         "training_seconds": sum(row["seconds"] for row in state.history),
     }
     checkpoint.write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
@@ -240,5 +273,20 @@ def _stream(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
 
 
-def _takes_generator(method: str) -> bool:
-    return method in METHODS and "generator" in inspect.signature(METHODS[method]).parameters
+def _averaged_metrics(folder: Path, dataset: Dataset, average: AveragedModel) -> dict[str, float]:
+    """Put BatchNorm's statistics right for the averaged weights, keep them, and evaluate them on every split."""
+    device = next(average.parameters()).device
+    update_bn(((images.to(device), labels) for images, labels in dataset.train.batches()), average)
+    checkpoint.save(folder / "averaged.safetensors", checkpoint.model_tensors(average.module), {"row": {}})
+    found: dict[str, float] = {"epochs": int(average.n_averaged)}
+    for split in ("train", "validation", "test"):
+        found |= {f"{split}_{key}": value for key, value in evaluate(average, dataset[split].batches()).items()}
+    return found
+
+
+def _single_examples(
+    model: nn.Module, dataset: Dataset, generator: torch.Generator, device: torch.device
+) -> Iterator[Closure]:
+    """Closures that each return the loss of one training example, in random order."""
+    for images, labels in dataset.train.shuffled(1, generator):
+        yield functools.partial(_loss, model, images.to(device), labels.to(device))

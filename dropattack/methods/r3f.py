@@ -25,8 +25,7 @@ class R3F(InputMethod):
     spectral normalization of R4F). The gradient flows through both predictions. In the authors' code the noisy
     embeddings are detached, so that the noisy side sends no gradient to the embedding table; here it does.
 
-    Both graphs are kept for one backward pass, so an attacked module must not lie inside activation checkpointing, and
-    BatchNorm under DistributedDataParallel needs ``broadcast_buffers=False``.
+    Both graphs are kept for one backward pass, so an attacked module must not lie inside activation checkpointing.
 
     Cost: 2 forward passes and one backward pass through both, with both graphs in memory.
 

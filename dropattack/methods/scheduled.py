@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ class Scheduled(Method):
     Args:
         model: the network.
         method: what to schedule.
-        warmup: hyperparameter's name to its number of steps, each at least 1.
+        warmup: hyperparameter's name to its number of steps, each at least 1; in a composition with the part before it,
+            such as ``"inputs.epsilon"``.
         every: n; at least 1.
 
     Raises:
@@ -53,12 +55,7 @@ class Scheduled(Method):
         self.method = method
         self.warmup = {name: check_count(f"warmup.{name}", steps) for name, steps in (warmup or {}).items()}
         self.every = check_count("every", every)
-        numbers = {name: value for name, value in vars(method).items() if isinstance(value, float)}
-        for name in self.warmup:
-            if name not in numbers:
-                known = [key for key in numbers if not key.startswith("_")]
-                raise ValueError(unknown("hyperparameter", name, known, owner=type(method).__name__))
-        self._full = {name: numbers[name] for name in self.warmup}
+        self._full = {name: float(getattr(*self._found(name))) for name in self.warmup}
         self._count = 0
 
     @property
@@ -80,6 +77,17 @@ class Scheduled(Method):
         self._count = int(state["count"])
         self.method.load_state_dict({k.removeprefix("method."): v for k, v in state.items() if k != "count"})
 
+    def _found(self, name: str) -> tuple[Method, str]:
+        """The method that has the hyperparameter, and its name there."""
+        *parts, last = name.split(".")
+        owner: Any = self.method
+        for part in parts:
+            owner = getattr(owner, part, None)
+        known = [key for key, value in vars(owner).items() if isinstance(value, float)] if owner is not None else []
+        if last not in known:
+            raise ValueError(unknown("hyperparameter", name, known, owner=type(owner or self.method).__name__))
+        return owner, last
+
     def _begin_batch(self) -> None:
         self.method._begin_batch()
 
@@ -88,7 +96,7 @@ class Scheduled(Method):
 
     def _step(self, step: Step) -> StepRecord:
         for name, steps in self.warmup.items():
-            setattr(self.method, name, self._full[name] * min(1.0, (self._count + 1) / steps))
+            setattr(*self._found(name), self._full[name] * min(1.0, (self._count + 1) / steps))
         record = self.method._step(step) if self._is_attacked() else StepRecord(step.run(clean=True))
         self._count += 1
         return record

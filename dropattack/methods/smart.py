@@ -30,8 +30,7 @@ class SMART(InputMethod):
     normalizes h per token, never multiplies or projects by epsilon, treats the second argument of each divergence as
     a constant, and leaves the proximal term out.
 
-    Two graphs are kept for one backward pass, so an attacked module must not lie inside activation checkpointing, and
-    BatchNorm under DistributedDataParallel needs ``broadcast_buffers=False``.
+    Two graphs are kept for one backward pass, so an attacked module must not lie inside activation checkpointing.
 
     Cost: 2 forward passes and one backward pass through both, K passes that compute no weight gradient, and with the
     proximal term one forward pass without a graph; a copy of the weights for their average.

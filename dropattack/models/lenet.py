@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dropattack.arguments import check_probability
+
 __all__ = ["LeNet5"]
 
 
@@ -16,21 +18,26 @@ class LeNet5(nn.Module):
 
     Args:
         classes: number of classes.
+        dropout: rate after each of the two hidden linear layers, in [0, 1]. Table 2's row "Dropout" gives no rate.
+
+    Raises:
+        ValueError: a rate outside [0, 1].
     """
 
-    def __init__(self, classes: int = 10) -> None:
+    def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.fc1 = nn.Linear(400, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, classes)
+        self.dropout = nn.Dropout(check_probability("dropout", dropout))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(n, classes)`` of images ``(n, 1, 28, 28)``."""
         hidden = nn.functional.max_pool2d(torch.relu(self.conv1(images)), 2)
         hidden = nn.functional.max_pool2d(torch.relu(self.conv2(hidden)), 2)
-        hidden = torch.relu(self.fc1(hidden.flatten(1)))
-        hidden = torch.relu(self.fc2(hidden))
+        hidden = self.dropout(torch.relu(self.fc1(hidden.flatten(1))))
+        hidden = self.dropout(torch.relu(self.fc2(hidden)))
         logits: Tensor = self.fc3(hidden)
         return logits

@@ -47,6 +47,12 @@ def test_defaults_are_the_papers_where_it_names_them():
         ({"training": {"epochs": 0}}, r"training\.epochs: expected a whole number of at least 1, got 0"),
         ({"training": {"epochs": 2.5}}, r"training\.epochs: expected a whole number"),
         ({"training": {"batch_size": -1}}, r"training\.batch_size: expected"),
+        ({"training": {"average_from": 1.0}}, r"training\.average_from: expected a share of the epochs in \[0, 1\)"),
+        (
+            {"training": {"average_from": 0.5, "average_learning_rate": -1}},
+            "average_learning_rate: expected a positive",
+        ),
+        ({"training": {"average_learning_rate": 0.1}}, r"average_learning_rate: needs training\.average_from"),
         ({"training": {"learning_rate": 0}}, r"training\.learning_rate: expected a positive number, got 0"),
         ({"training": {"learning_rate": float("nan")}}, r"training\.learning_rate: expected a positive number"),
         ({"training": {"seed": -1}}, r"training\.seed: expected"),

@@ -19,6 +19,19 @@ METHODS = {
     "standard": {"name": "standard"},
     "freeat": {"name": "freeat", "inputs": "input", "epsilon": 0.3, "replays": 2},
     "dropattack": {"name": "dropattack", "inputs": "input", "weights": ["fc1.weight"], "epsilon": 0.5},
+    "looksam": {"name": "looksam", "every": 3},
+    "sparse-sam": {"name": "sparse-sam", "refresh_every": 5, "fisher_examples": 7},
+    "smart": {"name": "smart", "inputs": "input", "epsilon": 0.1, "step_size": 0.1, "start": 0.05},
+    "scheduled": {
+        "name": "scheduled",
+        "every": 2,
+        "warmup": {"inputs.epsilon": 6},
+        "method": {
+            "name": "compose",
+            "inputs": {"name": "pgd", "inputs": "input", "epsilon": 0.2, "random_start": True},
+            "weights": {"name": "rwp", "gamma": 0.1},
+        },
+    },
 }
 
 
@@ -33,12 +46,16 @@ def config(method="dropattack", epochs=4, **training):
     )
 
 
+AVERAGING = {"average_from": 0.4, "average_learning_rate": 0.01}
+
+
 def bits(folder):
     """Everything that a run left, but for the seconds it took."""
     tensors = {}
-    for name in ("best", "last"):
-        found, state = checkpoint.load(folder / f"{name}.safetensors")
+    for name in sorted(path.stem for path in folder.glob("*.safetensors")):
+        found, _ = checkpoint.load(folder / f"{name}.safetensors")
         tensors |= {f"{name}.{key}": tensor for key, tensor in found.items()}
+    state = checkpoint.load(folder / "last.safetensors")[1]
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in state["history"]]
     return tensors, rows
 
@@ -56,11 +73,11 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("write", range(1, 6))  # four epochs write at least four last and one best
+@pytest.mark.parametrize("write", range(1, 7))  # four epochs write at least four last and one best, and the average
 def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
     method, write, tmp_path, tiny_model, tiny_data, monkeypatch
 ):
-    train(config(method), tmp_path / "whole", dataset=tiny_data, progress=False)
+    train(config(method, **AVERAGING), tmp_path / "whole", dataset=tiny_data, progress=False)
     real_save, calls = checkpoint.save, []
 
     def save_until_killed(path, tensors, state):
@@ -73,10 +90,10 @@ def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_until_killed)
         with pytest.raises(Killed):
-            train(config(method), tmp_path / "killed", dataset=tiny_data, progress=False)
+            train(config(method, **AVERAGING), tmp_path / "killed", dataset=tiny_data, progress=False)
     assert not (tmp_path / "killed" / "metrics.json").exists()
     torch.rand(5)  # another process would have another global random state
-    train(config(method), tmp_path / "killed", dataset=tiny_data, progress=False)
+    train(config(method, **AVERAGING), tmp_path / "killed", dataset=tiny_data, progress=False)
     assert_same_bits(tmp_path / "whole", tmp_path / "killed")
     assert not list((tmp_path / "killed").glob(".*"))
 
@@ -147,10 +164,63 @@ def test_methods_with_one_seed_start_from_the_same_weights_and_see_the_same_batc
     weights = [checkpoint.load(tmp_path / method / "last.safetensors")[0]["model.fc1.weight"] for method in METHODS]
     one, *others = weights
     assert all(torch.equal(one, other) for other in others)  # a learning rate of 1e-30 moves nothing in float32
-    one, *others = seen.values()
+    # Sparse SAM also reads single examples, for its Fisher, from a random stream of their own.
+    one, *others = ([i for i in batches if isinstance(i, torch.Tensor) and len(i) > 1] for batches in seen.values())
     for other in others:
         assert len(one) == len(other)
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True) if isinstance(a, torch.Tensor))
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_averaging_takes_the_mean_of_the_last_epochs_with_fresh_batch_statistics(
+    tmp_path, tiny_model, tiny_data, monkeypatch
+):
+    real_save, epochs = checkpoint.save, []
+
+    def save(path, tensors, state):
+        if path.name == "last.safetensors":
+            epochs.append({name: tensor.clone() for name, tensor in tensors.items()})
+        real_save(path, tensors, state)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    run = train(config("standard", epochs=5, **AVERAGING), tmp_path, dataset=tiny_data, progress=False)
+    loaded = checkpoint.load_run(tmp_path, "averaged").model
+    # 0.4 of 5 epochs is 2: the average is of the weights after epochs 3, 4 and 5.
+    expected = sum(epoch["model.fc1.weight"].double() for epoch in epochs[2:]) / 3
+    torch.testing.assert_close(loaded.fc1.weight.double(), expected, rtol=0, atol=1e-6)
+    assert run.metrics["averaged"]["epochs"] == 3
+    images = torch.cat([images for images, _ in tiny_data.train.batches()])
+    torch.testing.assert_close(loaded.norm.running_mean, images.mean((0, 2, 3)))
+    test = evaluate(loaded, tiny_data.test.batches())
+    assert test["loss"] == pytest.approx(run.metrics["averaged"]["test_loss"])
+
+
+def test_a_run_without_an_average_says_so(tmp_path, tiny_model, tiny_data):
+    train(config("standard", epochs=1), tmp_path, dataset=tiny_data, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"averaged\.safetensors"):
+        checkpoint.load_run(tmp_path, "averaged")
+
+
+def test_passes_are_counted_where_they_vary(tmp_path, tiny_model, tiny_data):
+    # 50 examples in batches of 16 are 4 steps an epoch. LookSAM every 3: 2 1 1 2 | 1 1 2 1, so 11 passes in 8 steps.
+    run = train(config("looksam", epochs=2), tmp_path / "looksam", dataset=tiny_data, progress=False)
+    assert run.metrics["passes_per_step"] == pytest.approx(11 / 8)
+    run = train(config("freeat", epochs=2), tmp_path / "freeat", dataset=tiny_data, progress=False)
+    assert run.metrics["passes_per_step"] == 1
+
+
+def test_dropout_changes_training_and_not_evaluation():
+    from dropattack.models import build_model
+
+    torch.manual_seed(0)
+    plain = build_model("lenet5")
+    torch.manual_seed(0)
+    dropped = build_model("lenet5", dropout=0.5)
+    images = torch.randn(4, 1, 28, 28)
+    assert torch.equal(plain(images), dropped.eval()(images))
+    assert not torch.equal(plain(images), dropped.train()(images))
+    assert plain.state_dict().keys() == dropped.state_dict().keys()
+    with pytest.raises(ValueError, match=r"dropout: expected a probability in \[0, 1\], got 1.5"):
+        build_model("lenet5", dropout=1.5)
 
 
 def test_training_leaves_the_callers_random_stream_alone(tmp_path, tiny_model, tiny_data):

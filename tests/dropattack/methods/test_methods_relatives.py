@@ -291,6 +291,17 @@ def test_scheduled_warms_up_what_it_is_told_to():
     assert seen == [pytest.approx(row) for row in expected]
 
 
+def test_scheduled_reaches_the_parts_of_a_composition():
+    network = build("lstm")
+    parts = Compose(network.module, PGD(network.module, network.site, 0.8), SAM(network.module, 0.4))
+    method = Scheduled(network.module, parts, warmup={"inputs.epsilon": 4, "weights.rho": 2})
+    seen = []
+    for _ in range(3):
+        method.backward(network.closure)
+        seen.append((parts.inputs.epsilon, parts.weights.rho))
+    assert seen == [pytest.approx(row) for row in [(0.2, 0.2), (0.4, 0.4), (0.6, 0.4)]]
+
+
 def test_scheduled_attacks_every_nth_step_and_trains_as_usual_in_between():
     network, plain = build("lstm"), build("lstm")
     method = Scheduled(network.module, FGM(network.module, network.site, 0.7), every=3)
