@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dropattack.sites import Offset, OutputSite, ParameterSite, Site
 
-__all__ = ["Closure", "Cost", "Step", "watched_gradient"]
+__all__ = ["Closure", "Cost", "RandomStreams", "Step", "watched_gradient"]
 
 Closure = Callable[[], Tensor]
 Context = contextlib.AbstractContextManager[Any]
@@ -66,7 +66,7 @@ class Step:
         self._backwards_left = cost.backwards
         self._graphs = 0  # forward passes whose graphs wait for a common backward pass
         self._around: dict[Site, Offset] = {}
-        self._random = _RandomStreams(model)
+        self._random = RandomStreams(model)
         self._buffers_at_start = _Buffers(model)
         self._buffers = self._buffers_at_start
         self._used: set[Site] = set()
@@ -332,8 +332,12 @@ class _Buffers:
                 module._buffers[name] = buffer
 
 
-class _RandomStreams:
-    """The global random streams of the CPU and of the model's devices: each pass draws the same numbers."""
+class RandomStreams:
+    """The global random streams of the CPU and of the model's devices: each pass draws the same numbers.
+
+    Args:
+        model: tells the devices.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]} - {torch.device("cpu")}

@@ -328,12 +328,15 @@ def _dense(gradient: Tensor) -> Tensor:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module inside ``torch.compile`` and ``DistributedDataParallel`` wrappers."""
+    """The user's own module inside wrappers: ``torch.compile``, ``DistributedDataParallel``, Lightning Fabric."""
     while True:
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
-        elif isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
-            model = inner
+            continue
+        for attribute in ("_orig_mod", "_original_module"):  # torch.compile's, Fabric's
+            if isinstance(inner := getattr(model, attribute, None), nn.Module):
+                model = inner
+                break
         else:
             return model
 

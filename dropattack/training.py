@@ -197,7 +197,6 @@ class _State:
         states = {
             "global": torch.get_rng_state(),
             "data_order": self.data_order.get_state(),
-            "masks": self.masks.get_state(),
             "examples": self.examples.get_state(),
         }
         if self.masks.device.type == "cuda":
@@ -222,7 +221,6 @@ class _State:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         torch.set_rng_state(groups["random"]["global"])
         self.data_order.set_state(groups["random"]["data_order"])
-        self.masks.set_state(groups["random"]["masks"])
         self.examples.set_state(groups["random"]["examples"])
         if "cuda" in groups["random"]:
             torch.cuda.set_rng_state(groups["random"]["cuda"], self.masks.device)

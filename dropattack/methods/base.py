@@ -110,13 +110,43 @@ class Method(abc.ABC):
         return record.clean_loss
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What the method carries from step to step, to be saved with the optimizer's state; most carry nothing."""
-        return {}
+        """What the method carries from step to step, to be saved with the optimizer's state.
+
+        The state of the generator that it draws from is part of it; an empty one means that it has not drawn yet.
+        """
+        state = self._carried()
+        if hasattr(self, "_generator"):
+            made: torch.Generator | None = self._generator
+            state["generator"] = torch.empty(0, dtype=torch.uint8) if made is None else made.get_state()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """The inverse of :meth:`state_dict`.
+
+        Raises:
+            ValueError: the state is another method's.
+        """
+        state = dict(state)
+        if hasattr(self, "_generator") and "generator" in state:
+            self._set_generator(state.pop("generator"))
+        self._take_up(state)
+
+    def _carried(self) -> dict[str, Tensor]:
+        """What is carried beside the generator; most methods carry nothing."""
+        return {}
+
+    def _take_up(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`_carried`."""
         if state:
             raise ValueError(f"{type(self).__name__} carries nothing, got {', '.join(state)}")
+
+    def _set_generator(self, state: Tensor) -> None:
+        if not state.numel():
+            self._generator = None
+            return
+        if self._generator is None:
+            self._generator = torch.Generator(next(self.model.parameters()).device)
+        self._generator.set_state(state.cpu())
 
     def steps(self, closure: Closure, **options: Any) -> Iterator[Tensor]:
         """Yield the clean loss each time ``.grad`` is ready for one optimizer step.

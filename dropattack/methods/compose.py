@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from torch import Tensor, nn
 
 from dropattack.methods.base import Cost, Method, StepRecord
@@ -59,13 +57,14 @@ class Compose(Method):
         ascent, rest = self.inputs.ascent_cost, self.weights.cost
         return Cost(forwards=ascent.forwards + rest.forwards, backwards=ascent.backwards + rest.backwards)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What the other method carries."""
-        return self.weights.state_dict()
+    def _carried(self) -> dict[str, Tensor]:
+        """What the parts carry."""
+        inputs = {f"inputs.{name}": tensor for name, tensor in self.inputs.state_dict().items()}
+        return inputs | {f"weights.{name}": tensor for name, tensor in self.weights.state_dict().items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self.weights.load_state_dict(state)
+    def _take_up(self, state: dict[str, Tensor]) -> None:
+        for name, part in (("inputs.", self.inputs), ("weights.", self.weights)):
+            part.load_state_dict({key.removeprefix(name): t for key, t in state.items() if key.startswith(name)})
 
     def _step(self, step: Step) -> StepRecord:
         found = self.inputs.ascend(step)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -77,12 +76,11 @@ class FreeAT(InputMethod):
         if not self.carry:
             self._perturbation = None
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def _carried(self) -> dict[str, Tensor]:
         """The carried perturbation."""
         return {} if self._perturbation is None else {"perturbation": self._perturbation}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take up a carried perturbation."""
+    def _take_up(self, state: dict[str, Tensor]) -> None:
         self._perturbation = state.get("perturbation")
 
     def _step(self, step: Step) -> StepRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,12 @@ class LookSAM(Method):
         passes = 2 if self._is_sam_step() else 1
         return Cost(forwards=passes, backwards=passes)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def _carried(self) -> dict[str, Tensor]:
         """The number of steps made, and :math:`g_v`."""
         learned = zip(self._trained, self._learned, strict=False)  # nothing before the first step
         return {"count": torch.tensor(self._count)} | {f"learned.{site.name}": part for site, part in learned}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where another run was stopped."""
+    def _take_up(self, state: dict[str, Tensor]) -> None:
         self._count = int(state["count"])
         self._learned = [state[f"learned.{site.name}"].to(site.value) for site in self._trained] if self._count else []
 

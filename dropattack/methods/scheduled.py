@@ -68,12 +68,11 @@ class Scheduled(Method):
         """The method's."""
         return self.method.optimizer_steps
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def _carried(self) -> dict[str, Tensor]:
         """The number of steps made, and what the method carries."""
         return {"count": torch.tensor(self._count)} | {f"method.{k}": v for k, v in self.method.state_dict().items()}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where another run was stopped."""
+    def _take_up(self, state: dict[str, Tensor]) -> None:
         self._count = int(state["count"])
         self.method.load_state_dict({k.removeprefix("method."): v for k, v in state.items() if k != "count"})
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
@@ -90,13 +88,12 @@ class SMART(InputMethod):
         passes = 2 + self.ascent_steps
         return Cost(forwards=passes + (self.proximal_weight > 0), backwards=passes)
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def _carried(self) -> dict[str, Tensor]:
         """The moving average of the weights."""
         averages = zip(self._trained, self._average, strict=False)  # nothing before the first step
         return {f"average.{site.name}": average for site, average in averages}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where another run was stopped."""
+    def _take_up(self, state: dict[str, Tensor]) -> None:
         self._average = [state[f"average.{site.name}"].to(site.value) for site in self._trained] if state else []
 
     def _step(self, step: Step) -> StepRecord:

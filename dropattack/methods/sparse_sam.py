@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -87,16 +87,15 @@ class SparseSAM(GlobalAscent):
         self._masks: list[Tensor] = []
         self._next_masks: list[Tensor] = []
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def _carried(self) -> dict[str, Tensor]:
         """The number of steps made, and the present mask."""
         masks = zip(self._sites, self._masks, strict=False)  # none before the first step
         return {"count": torch.tensor(self._count)} | {f"mask.{site.name}": mask for site, mask in masks}
 
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where another run was stopped."""
+    def _take_up(self, state: dict[str, Tensor]) -> None:
         self._count = int(state["count"])
-        if self._count:
-            self._masks = [state[f"mask.{site.name}"].to(site.value.device) for site in self._sites]
+        masks = [state[f"mask.{site.name}"].to(site.value.device) for site in self._sites] if self._count else []
+        self._masks = masks
 
     def _step(self, step: Step) -> StepRecord:
         record = super()._step(step)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dropattack.arguments import check_probability
+from dropattack.models.convolution import FirstConv2d
 
 __all__ = ["LeNet5"]
 
@@ -26,7 +27,7 @@ class LeNet5(nn.Module):
 
     def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 6, kernel_size=5, padding=2)
+        self.conv1 = FirstConv2d(1, 6, kernel_size=5, padding=2)
         self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
         self.fc1 = nn.Linear(400, 120)
         self.fc2 = nn.Linear(120, 84)

@@ -3,6 +3,8 @@
 Whatever is drawn at random is drawn a second time for the reference, from a generator in the same state.
 """
 
+import math
+
 import attacks
 import relatives
 import torch
@@ -58,6 +60,13 @@ def l2_start(network, point, epsilon):
     return epsilon * share * direction
 
 
+def bernoulli(shape, probability, generator):
+    """True where 32 random bits, read as a number in [0, 1), lie below the probability."""
+    count = math.prod(shape)
+    words = torch.empty((count + 1) // 2, dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    return (words.view(torch.int32)[:count].double() / 2**32 + 0.5 < probability).view(shape)
+
+
 def masks(network, point, probability, names=None):
     """Bernoulli masks, drawn tensor by tensor; of an embedding, for the rows that have a gradient."""
     generator = torch.Generator()
@@ -67,7 +76,7 @@ def masks(network, point, probability, names=None):
         rows = slice(None)
         if name == "embedding.weight":
             rows = (gradient(network, point)[name] != 0).any(1)
-        mask[rows] = torch.empty_like(mask[rows]).bernoulli_(probability, generator=generator)
+        mask[rows] = bernoulli(mask[rows].shape, probability, generator)
         drawn[name] = mask
     return drawn
 
