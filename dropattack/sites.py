@@ -26,7 +26,7 @@ from dropattack.taps import Tap
 
 __all__ = [
     "INPUT",
-    "MadeOnce",
+    "MovingOffset",
     "Offset",
     "OutputSite",
     "ParameterSite",
@@ -46,8 +46,8 @@ INPUT = "input"
 Offset = Tensor | Callable[[Tensor], Tensor]
 
 
-class MadeOnce:
-    """An offset that is made when its site's value is first seen, and stays: activation checkpointing asks again.
+class MovingOffset:
+    """An offset that is made when its site's value is first seen, and stays (activation checkpointing asks again).
 
     Args:
         make: from the value at the site to the offset, a tensor of its shape.
@@ -55,24 +55,28 @@ class MadeOnce:
 
     def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
         self._make = make
-        self._made: Tensor | None = None
+        self._tensor: Tensor | None = None
 
     def __call__(self, value: Tensor) -> Tensor:
-        """The offset, made now or before."""
-        if self._made is None:
-            self._made = self._make(value)
-        return self._made
+        """The present offset; made now if there is none."""
+        if self._tensor is None:
+            self._tensor = self._make(value)
+        return self._tensor
 
     @property
     def tensor(self) -> Tensor:
-        """What was made.
+        """The present offset; assign to move it.
 
         Raises:
             RuntimeError: no pass has asked for it yet.
         """
-        if self._made is None:
+        if self._tensor is None:
             raise RuntimeError("the offset has not been made: no pass went through its site")
-        return self._made
+        return self._tensor
+
+    @tensor.setter
+    def tensor(self, moved: Tensor) -> None:
+        self._tensor = moved
 
 
 class Site(Protocol):

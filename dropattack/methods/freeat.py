@@ -93,8 +93,8 @@ class FreeAT(InputMethod):
             return used
 
         loss = step.run(1.0, {site: carried}, watch=[site], clean=True)
-        moved = (used + self.step_size * unit * self._ball.uphill(watched_gradient(site))).to(used.dtype)
-        moved = self._ball.projected(moved, self.epsilon * unit)
+        uphill = self._ball.uphill(watched_gradient(site))
+        moved = self._stepped(used, uphill, self.step_size * unit, self.epsilon * unit)
         if self._perturbation is not None and self._perturbation.shape[1:] == moved.shape[1:]:
             self._perturbation = torch.cat([moved, self._perturbation[len(moved) :].to(moved)])
         else:

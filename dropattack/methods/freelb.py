@@ -12,7 +12,7 @@ from dropattack.ascent import generator_on
 from dropattack.methods.base import Cost, StepRecord
 from dropattack.methods.input_ascent import InputMethod
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import MadeOnce, Offset
+from dropattack.sites import MovingOffset
 
 __all__ = ["FreeLB"]
 
@@ -58,7 +58,8 @@ class FreeLB(InputMethod):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(model, inputs, epsilon or 0.0, relative_epsilon=relative_epsilon, batch_dim=batch_dim)
-        self.projects = epsilon is not None
+        if epsilon is None:
+            self.epsilon = math.inf
         self.step_size = check_nonnegative("step_size", step_size)
         self.ascent_steps = check_count("ascent_steps", ascent_steps)
         self.start = check_nonnegative("start", start)
@@ -78,18 +79,15 @@ class FreeLB(InputMethod):
             unit = self._unit(value)
             return (self._random_point(value) * unit).to(value.dtype)
 
-        first = MadeOnce(start)
-        point: Tensor | None = None
+        offset = MovingOffset(start)
         losses = []
         for t in range(self.ascent_steps):
-            offset: Offset = first if point is None else point
             last = t + 1 == self.ascent_steps
             losses.append(step.run(1 / self.ascent_steps, {site: offset}, watch=() if last else [site], clean=t == 0))
             if not last:
-                here = first.tensor if point is None else point
-                moved = (here + self.step_size * unit * self._ball.uphill(watched_gradient(site))).to(here.dtype)
-                point = self._ball.projected(moved, self.epsilon * unit) if self.projects else moved
-        return StepRecord(losses[0], {"inputs": losses}, {site.name: first.tensor if point is None else point})
+                uphill = self._ball.uphill(watched_gradient(site))
+                offset.tensor = self._stepped(offset.tensor, uphill, self.step_size * unit, self.epsilon * unit)
+        return StepRecord(losses[0], {"inputs": losses}, {site.name: offset.tensor})
 
     def _random_point(self, value: Tensor) -> Tensor:
         self._generator = generator_on(value.device, self._generator)

@@ -63,6 +63,10 @@ class InputMethod(Method):
                 f"{type(self).__name__} perturbs activations only"
             )
 
+    def _stepped(self, point: Tensor, direction: Tensor, length: float | Tensor, radius: float | Tensor) -> Tensor:
+        """The point after a step of the given length, projected back into the ball of the given radius."""
+        return self._ball.projected((point + length * direction).to(point.dtype), radius)
+
     def _unit(self, value: Tensor) -> float | Tensor:
         """What lengths are measured in: 1, or the norms of the unperturbed value."""
         return self._ball.sizes(value) if self.relative_epsilon else 1.0

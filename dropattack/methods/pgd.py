@@ -12,7 +12,7 @@ from dropattack.ascent import generator_on
 from dropattack.methods.base import Cost, StepRecord
 from dropattack.methods.input_ascent import InputAttack
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import MadeOnce, Offset
+from dropattack.sites import MovingOffset
 
 __all__ = ["PGD"]
 
@@ -101,18 +101,15 @@ class PGD(InputAttack):
             unit = self._unit(value)
             return self._random_point(value, self.epsilon * unit) if self.random_start else torch.zeros_like(value)
 
-        first = MadeOnce(start)
-        point: Tensor | None = None
+        offset = MovingOffset(start)
         losses = []
         for t in range(self.ascent_steps):
-            offset: Offset = first if point is None else point
             clean = t == 0 and clean_loss is None
             losses.append(step.run(0.0 if t else weight, {site: offset}, watch=[site], clean=clean))
-            here = first.tensor if point is None else point
-            moved = here + self.step_size * unit * self._ball.uphill(watched_gradient(site))
-            point = self._ball.projected(moved.to(here.dtype), self.epsilon * unit)
-        assert point is not None  # there is at least one step
-        return StepRecord(losses[0] if clean_loss is None else clean_loss, {"inputs": losses}, {site.name: point})
+            uphill = self._ball.uphill(watched_gradient(site))
+            offset.tensor = self._stepped(offset.tensor, uphill, self.step_size * unit, self.epsilon * unit)
+        clean_loss = losses[0] if clean_loss is None else clean_loss
+        return StepRecord(clean_loss, {"inputs": losses}, {site.name: offset.tensor})
 
     def _random_point(self, value: Tensor, radius: float | Tensor) -> Tensor:
         self._generator = generator_on(value.device, self._generator)

@@ -13,7 +13,7 @@ from dropattack.divergence import symmetric_kl
 from dropattack.methods.base import Cost, StepRecord
 from dropattack.methods.input_ascent import InputMethod
 from dropattack.passes import Step
-from dropattack.sites import MadeOnce, find_output
+from dropattack.sites import MovingOffset, find_output
 
 __all__ = ["R3F"]
 
@@ -71,7 +71,7 @@ class R3F(InputMethod):
         return Cost(forwards=2, backwards=2)
 
     def _step(self, step: Step) -> StepRecord:
-        logits, offset = self._logits, MadeOnce(self._noise)
+        logits, offset = self._logits, MovingOffset(self._noise)
         loss = step.forward(clean=True, keep=[logits])
         clean_logits = logits.activation
         noisy_loss = step.forward({self.site: offset}, keep=[logits])

@@ -11,7 +11,7 @@ from dropattack.divergence import symmetric_kl
 from dropattack.methods.base import Cost, StepRecord
 from dropattack.methods.input_ascent import InputMethod
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import MadeOnce, Offset, Site, find_output, find_parameters
+from dropattack.sites import MovingOffset, Offset, Site, find_output, find_parameters
 
 __all__ = ["SMART"]
 
@@ -112,23 +112,20 @@ class SMART(InputMethod):
         def divergence(_loss: Tensor) -> Tensor:
             return symmetric_kl(clean_logits.detach(), logits.activation)
 
-        first = MadeOnce(start)
-        point: Tensor | None = None
+        offset = MovingOffset(start)
         for _ in range(self.ascent_steps):
-            offset: Offset = first if point is None else point
             step.run(0.0, {site: offset}, watch=[site], keep=[logits], objective=divergence)
-            here, uphill = first.tensor if point is None else point, watched_gradient(site)
-            largest = self._ball.sizes(uphill)
-            scaled = uphill / torch.where(largest > 0, largest, torch.ones_like(largest))
-            point = self._ball.projected((here + self.step_size * unit * scaled).to(here.dtype), self.epsilon * unit)
-        assert point is not None  # there is at least one step
-        adversarial_loss = step.forward({site: point}, keep=[logits])
+            gradient = watched_gradient(site)
+            largest = self._ball.sizes(gradient)
+            uphill = gradient / torch.where(largest > 0, largest, torch.ones_like(largest))
+            offset.tensor = self._stepped(offset.tensor, uphill, self.step_size * unit, self.epsilon * unit)
+        adversarial_loss = step.forward({site: offset}, keep=[logits])
         objective = loss + self.coefficient * symmetric_kl(clean_logits, logits.activation)
         if steady is not None:
             objective = objective + self.proximal_weight * symmetric_kl(clean_logits, steady)
         step.backward(objective)
         self._average = average
-        return StepRecord(loss.detach(), {"inputs": [adversarial_loss.detach()]}, {site.name: point})
+        return StepRecord(loss.detach(), {"inputs": [adversarial_loss.detach()]}, {site.name: offset.tensor})
 
     def _moved_average(self) -> list[Tensor]:
         """The moving average after a move towards the present weights."""

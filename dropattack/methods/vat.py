@@ -11,7 +11,7 @@ from dropattack.divergence import kl_divergence
 from dropattack.methods.base import Cost, StepRecord
 from dropattack.methods.input_ascent import InputMethod
 from dropattack.passes import Step, watched_gradient
-from dropattack.sites import MadeOnce, find_output
+from dropattack.sites import MovingOffset, find_output
 
 __all__ = ["VAT"]
 
@@ -88,14 +88,11 @@ class VAT(InputMethod):
             unit = self._unit(value)
             return self._along(self._noise(value), self.xi * unit)
 
-        first = MadeOnce(start)
-        direction: Tensor | None = None
+        offset = MovingOffset(start)
         for _ in range(self.power_iterations):
-            offset = first if direction is None else self._along(direction, self.xi * unit)
             step.run(0.0, {site: offset}, watch=[site], keep=[logits], objective=divergence)
-            direction = watched_gradient(site)
-        assert direction is not None  # there is at least one iteration
-        perturbation = self._along(direction, self.epsilon * unit)
+            offset.tensor = self._along(watched_gradient(site), self.xi * unit)
+        perturbation = self._along(offset.tensor, self.epsilon * unit)
         loss = step.run(self.coefficient, {site: perturbation}, keep=[logits], objective=divergence)
         return StepRecord(clean_loss, {"inputs": [loss]}, {site.name: perturbation})
 
