@@ -75,7 +75,7 @@ def train(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
-    checkpoint: Annotated[str, typer.Option(help="best (on validation data) or last.")] = "best",
+    checkpoint: Annotated[str, typer.Option(help="best (on validation data), last, or averaged.")] = "best",
     data_dir: DataDir = None,
 ) -> None:
     """Evaluate a run's checkpoint anew; prints JSON."""
@@ -86,12 +86,12 @@ def evaluate(
 
     for name, value, choices in (
         ("--split", split, ("train", "validation", "test")),
-        ("--checkpoint", checkpoint, ("best", "last")),
+        ("--checkpoint", checkpoint, ("best", "last", "averaged")),
     ):
         if value not in choices:
             raise ValueError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
     loaded = load_run(run, checkpoint)
-    dataset = load_dataset(loaded.config.data, data_dir)
+    dataset = load_dataset(loaded.config.data.name, data_dir, **loaded.config.data.options)
     check_same_data(run, dataset)
     examples = dataset[split]  # type: ignore[index]
     found = evaluate_model(loaded.model, examples.batches())

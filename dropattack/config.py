@@ -16,19 +16,22 @@ __all__ = ["Config", "Named", "Training"]
 
 @dataclasses.dataclass(frozen=True)
 class Named:
-    """Something chosen by name, with its options (a ``[model]`` or ``[method]`` table of the TOML file)."""
+    """Something chosen by name, with its options (a ``[data]``, ``[model]`` or ``[method]`` table of the TOML file)."""
 
     name: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_table(cls, section: str, table: Any) -> Named:
-        """Read ``{name = "…", option = …}``.
+        """Read ``{name = "…", option = …}``, or a name alone.
 
         Raises:
-            ValueError: not a table, or the name is missing.
+            ValueError: neither a table nor a name, or the name is missing.
         """
-        table = _table(section, table)
+        if isinstance(table, str):
+            return cls(table)
+        if not isinstance(table, Mapping):
+            raise ValueError(f"[{section}]: expected a table or a name, got {table!r}")
         if not isinstance(table.get("name"), str):
             raise ValueError(f"[{section}]: expected a `name`, got {', '.join(table) or 'an empty table'}")
         return cls(table["name"], {key: value for key, value in table.items() if key != "name"})
@@ -89,7 +92,7 @@ class Training:
 class Config:
     """One training run."""
 
-    data: str = "mnist-5k"
+    data: Named = Named("mnist-5k")
     model: Named = Named("lenet5")
     method: Named = Named("standard")
     training: Training = Training()
@@ -109,10 +112,8 @@ class Config:
             if key not in (known := [field.name for field in dataclasses.fields(Training)]):
                 raise ValueError(unknown("config key", f"training.{key}", [f"training.{name}" for name in known]))
         defaults = cls()
-        if not isinstance(tables.get("data", ""), str):
-            raise ValueError(f"data: expected a name, got {tables['data']!r}")
         return cls(
-            data=tables.get("data", defaults.data),
+            data=Named.from_table("data", tables["data"]) if "data" in tables else defaults.data,
             model=Named.from_table("model", tables["model"]) if "model" in tables else defaults.model,
             method=Named.from_table("method", tables["method"]) if "method" in tables else defaults.method,
             training=Training(**training),
@@ -134,7 +135,7 @@ class Config:
     def to_tables(self) -> dict[str, Any]:
         """The inverse of :meth:`from_tables`, in types that JSON has."""
         tables = {
-            "data": self.data,
+            "data": self.data.to_table(),
             "model": self.model.to_table(),
             "method": self.method.to_table(),
             "training": dataclasses.asdict(self.training),

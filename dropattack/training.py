@@ -59,7 +59,7 @@ def train(
         ValueError: the folder belongs to another configuration or other data, or a checkpoint is broken.
     """
     folder = Path(path)
-    dataset = dataset or load_dataset(config.data, data_dir)
+    dataset = dataset or load_dataset(config.data.name, data_dir, **config.data.options)
     if (folder / "config.json").is_file():
         _check_same_config(folder, config)
         check_same_data(folder, dataset)

@@ -14,7 +14,8 @@ class FirstConv2d(nn.Conv2d):
     """``nn.Conv2d`` for images of one to four channels, whose backward pass is faster when the image is attacked.
 
     With so few channels oneDNN, PyTorch's backend on CPUs, takes several times as long for the gradient with respect to
-    the image as PyTorch's own loops do, and is the faster of the two for everything else (``benchmarks/README.md``).
+    the image as PyTorch's own loops do, or as a convolution over blocks of pixels does; for everything else it is the
+    fastest (``benchmarks/README.md``).
     Parameters, outputs and gradients are those of ``nn.Conv2d``, up to rounding. Without an image that requires a
     gradient, on other devices, under autocast and under ``torch.compile`` it *is* ``nn.Conv2d``.
     """
@@ -62,7 +63,9 @@ class _Convolution(torch.autograd.Function):
         by_image = by_weight = by_bias = None
         if any(ctx.needs_input_grad[1:3]):
             _, by_weight, by_bias = gradients([False, ctx.needs_input_grad[1], ctx.needs_input_grad[2]])
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and _is_narrow(weight, ctx.geometry):
+            by_image = _image_gradient_by_blocks(gradient, weight, images.shape[2:], padding)
+        elif ctx.needs_input_grad[0]:
             enabled = torch._C._get_mkldnn_enabled()
             torch._C._set_mkldnn_enabled(False)
             try:
@@ -70,3 +73,36 @@ class _Convolution(torch.autograd.Function):
             finally:
                 torch._C._set_mkldnn_enabled(enabled)
         return by_image, by_weight, by_bias, None
+
+
+def _is_narrow(weight: Tensor, geometry: tuple[Any, ...]) -> bool:
+    """Whether blocks are the fastest way: few channels on both sides, and a plain geometry."""
+    stride, padding, dilation, groups = geometry
+    out_channels, _, height, width = weight.shape
+    return (
+        out_channels <= 8
+        and stride == dilation == (1, 1)
+        and groups == 1
+        and padding[0] < height
+        and padding[1] < width
+    )
+
+
+def _image_gradient_by_blocks(
+    gradient: Tensor, weight: Tensor, size: tuple[int, int], padding: tuple[int, int], block: int = 4
+) -> Tensor:
+    """The gradient with respect to the image as a convolution that computes a block of pixels as channels.
+
+    It is the correlation of ``gradient`` with the flipped kernel. With one output channel that leaves most of a vector
+    register empty; a stride of ``block`` and a copy of the kernel for each pixel of the block, shifted, fills it.
+    """
+    height, width = size
+    by, bx = (kernel - 1 - pad for kernel, pad in zip(weight.shape[2:], padding, strict=True))
+    padded = nn.functional.pad(gradient, (bx, bx + -width % block, by, by + -height % block))
+    flipped = weight.flip(2, 3).transpose(0, 1)
+    shifted = [
+        nn.functional.pad(flipped, (x, block - 1 - x, y, block - 1 - y)) for y in range(block) for x in range(block)
+    ]
+    kernels = torch.stack(shifted, dim=1).flatten(0, 1)
+    pixels = nn.functional.pixel_shuffle(nn.functional.conv2d(padded, kernels, stride=block), block)
+    return pixels[:, :, :height, :width]

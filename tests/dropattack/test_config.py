@@ -33,6 +33,11 @@ def test_toml_and_json_round_trips(tmp_path):
     assert Config.from_tables(json.loads(json.dumps(config.to_tables()))) == config
 
 
+def test_a_name_alone_is_a_table_without_options():
+    config = Config.from_tables({"data": "mnist", "model": "lenet5", "method": {"name": "sam"}})
+    assert (config.data, config.model, config.method) == (Named("mnist"), Named("lenet5"), Named("sam"))
+
+
 def test_defaults_are_the_papers_where_it_names_them():
     # Section 4.2: batch size 128, Adam with learning rate 0.001.
     assert Config().training.batch_size == 128
@@ -57,9 +62,9 @@ def test_defaults_are_the_papers_where_it_names_them():
         ({"training": {"learning_rate": float("nan")}}, r"training\.learning_rate: expected a positive number"),
         ({"training": {"seed": -1}}, r"training\.seed: expected"),
         ({"training": 3}, r"\[training\]: expected a table, got 3"),
-        ({"data": 3}, r"data: expected a name, got 3"),
+        ({"data": 3}, r"\[data\]: expected a table or a name, got 3"),
         ({"method": {"epsilon": 5}}, r"\[method\]: expected a `name`, got epsilon"),
-        ({"method": "dropattack"}, r"\[method\]: expected a table, got 'dropattack'"),
+        ({"method": ["sam"]}, r"\[method\]: expected a table or a name, got \['sam'\]"),
     ],
 )
 def test_bad_tables_name_the_key(tables, message):

@@ -9,6 +9,9 @@ from dropattack.models.convolution import FirstConv2d
 
 GEOMETRIES = {
     "as in LeNet-5": {"in_channels": 1, "out_channels": 6, "kernel_size": 5, "padding": 2},
+    "oblong": {"in_channels": 2, "out_channels": 5, "kernel_size": (2, 5), "padding": (1, 0)},
+    "padded beyond the kernel": {"in_channels": 1, "out_channels": 3, "kernel_size": 2, "padding": 3},
+    "many channels": {"in_channels": 1, "out_channels": 16, "kernel_size": 3, "padding": 1},
     "as in VGG": {"in_channels": 3, "out_channels": 8, "kernel_size": 3, "padding": 1},
     "strided, dilated": {"in_channels": 2, "out_channels": 4, "kernel_size": 3, "stride": 2, "dilation": 2},
     "grouped": {"in_channels": 4, "out_channels": 4, "kernel_size": 3, "groups": 2},
@@ -44,7 +47,7 @@ def test_outputs_and_gradients_are_those_of_a_convolution(geometry, dtype, froze
     assert (results[0][2] is None) == frozen
 
 
-@pytest.mark.parametrize("geometry", ["as in LeNet-5", "strided, dilated", "grouped"])
+@pytest.mark.parametrize("geometry", ["as in LeNet-5", "many channels", "strided, dilated", "grouped"])
 def test_it_can_be_differentiated_twice(geometry):
     ours, _, images = pair(geometry, torch.float64)
     images = images[:1, :, :7, :7].requires_grad_()
