@@ -20,6 +20,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+data = typer.Typer(help="Look at the data sets.", no_args_is_help=True)
+app.add_typer(data, name="data")
+study = typer.Typer(help="Train the runs of a study.", no_args_is_help=True)
+app.add_typer(study, name="study")
+
 DataDir = Annotated[
     Path | None,
     typer.Option(
@@ -94,10 +99,103 @@ def evaluate(
     dataset = load_dataset(loaded.config.data.name, data_dir, **loaded.config.data.options)
     check_same_data(run, dataset)
     examples = dataset[split]  # type: ignore[index]
-    found = evaluate_model(loaded.model, examples.batches())
+    found = evaluate_model(loaded.model, examples.ordered())
     typer.echo(
         json.dumps({"run": str(run), "checkpoint": checkpoint, "split": split, "examples": len(examples)} | found)
     )
+
+
+Names = Annotated[list[str] | None, typer.Argument(help="Data sets; without any, all that are in the folder.")]
+
+
+@data.command("list")
+@one_line_errors
+def list_data() -> None:
+    """All data sets, with the sizes of the paper's Table 1."""
+    from dropattack.data.report import listed
+
+    typer.echo(listed().to_string(index=False))
+
+
+@data.command("describe")
+@one_line_errors
+def describe_data(
+    names: Names = None,
+    data_dir: DataDir = None,
+    vectors: Annotated[str | None, typer.Option(help="File of word vectors: how much of the text it covers.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All that was found, as JSON.")] = False,
+) -> None:
+    """What was found, beside the paper's Table 1."""
+    from dropattack.data import CATALOG, load_dataset
+    from dropattack.data.report import available, described
+
+    found = {}
+    for name in names or available(data_dir):
+        is_text = name in CATALOG and CATALOG[name].shape is None
+        found[name] = load_dataset(name, data_dir, **({"vectors": vectors} if vectors and is_text else {}))
+        if not as_json:
+            typer.echo("\n".join(described(found[name])))
+    if as_json:
+        typer.echo(json.dumps({name: dataset.description() for name, dataset in found.items()}, indent=2))
+
+
+@data.command("verify")
+@one_line_errors
+def verify_data(names: Names = None, data_dir: DataDir = None) -> None:
+    """Read every row anew; one line for each problem, and exit code 1 if there is any."""
+    from dropattack.data import DATASETS, load_dataset
+    from dropattack.data.report import available, problems, verdict
+    from dropattack.names import unknown
+
+    is_whole = True
+    for name in names or available(data_dir):
+        if name not in DATASETS:
+            raise ValueError(unknown("dataset", name, DATASETS))
+        found = problems(name, data_dir)
+        for problem in found:
+            typer.secho(f"{name}: {problem}", fg="red")
+        if found:
+            is_whole = False
+        else:
+            typer.echo(verdict(load_dataset(name, data_dir, cache=False)))
+    if not is_whole:
+        raise typer.Exit(1)
+
+
+@study.command("run")
+@one_line_errors
+def run_the_study(
+    file: Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Train what is missing, one process a core; a run that was stopped goes on where it was."""
+    from dropattack.study import Study, run_study
+
+    chosen = Study.from_toml(file)
+    folder = output or Path("runs") / chosen.name
+    table = run_study(chosen, folder, data_dir=data_dir)
+    columns = ["method", "seed", "best_epoch", "best_validation_accuracy", "best_test_accuracy", "training_seconds"]
+    typer.echo(table[columns].to_string(index=False, float_format="{:.4f}".format))
+    typer.echo(f"all columns: {folder / 'results.csv'}")
+
+
+@study.command("status")
+@one_line_errors
+def study_status(
+    file: Annotated[Path, typer.Argument(help="TOML file.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
+    ] = None,
+) -> None:
+    """What is finished, what has begun, and what is missing."""
+    from dropattack.study import Study, status
+
+    chosen = Study.from_toml(file)
+    for run, state in status(chosen, output or Path("runs") / chosen.name).items():
+        typer.echo(f"{run}: {state}")
 
 
 def _overridden(tables: dict[str, Any], settings: list[str]) -> dict[str, Any]:
