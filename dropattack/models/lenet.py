@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dropattack.arguments import check_probability
 from dropattack.models.convolution import FirstConv2d
+from dropattack.models.width import scaled
 
 __all__ = ["LeNet5"]
 
@@ -20,18 +21,21 @@ class LeNet5(nn.Module):
     Args:
         classes: number of classes.
         dropout: rate after each of the two hidden linear layers, in [0, 1]. Table 2's row "Dropout" gives no rate.
+        width: factor on the channels and on the features of the hidden linear layers; above 0.
 
     Raises:
-        ValueError: a rate outside [0, 1].
+        ValueError: a rate outside [0, 1], or a width that is not above 0.
     """
 
-    def __init__(self, classes: int = 10, dropout: float = 0.0) -> None:
+    def __init__(self, classes: int = 10, dropout: float = 0.0, width: float = 1.0) -> None:
         super().__init__()
-        self.conv1 = FirstConv2d(1, 6, kernel_size=5, padding=2)
-        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
-        self.fc1 = nn.Linear(400, 120)
-        self.fc2 = nn.Linear(120, 84)
-        self.fc3 = nn.Linear(84, classes)
+        channels = scaled(6, width), scaled(16, width)
+        features = scaled(120, width), scaled(84, width)
+        self.conv1 = FirstConv2d(1, channels[0], kernel_size=5, padding=2)
+        self.conv2 = nn.Conv2d(*channels, kernel_size=5)
+        self.fc1 = nn.Linear(25 * channels[1], features[0])
+        self.fc2 = nn.Linear(*features)
+        self.fc3 = nn.Linear(features[1], classes)
         self.dropout = nn.Dropout(check_probability("dropout", dropout))
 
     def forward(self, images: Tensor) -> Tensor:
