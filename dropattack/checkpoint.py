@@ -108,10 +108,11 @@ def load_run(path: str | Path, checkpoint: str = "best") -> Run:
     if not (folder / "metrics.json").is_file():
         hint = "train it to the end first" if (folder / "config.json").is_file() else "expected a run's folder"
         raise FileNotFoundError(f"no {folder / 'metrics.json'}: {hint}")
-    config = Config.from_tables(json.loads((folder / "config.json").read_text(encoding="utf-8"))["config"])
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = Config.from_tables(about["config"])
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     tensors, _ = load(folder / f"{checkpoint}.safetensors")
     with torch.random.fork_rng():  # initial weights are drawn and overwritten; the caller's stream stays put
-        model = build_model(config.model.name, **config.model.options)
+        model = build_model(config.model.name, **{**about["model"], **config.model.options})
     model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
     return Run(model.eval(), config, metrics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import platform
 import time
@@ -22,7 +23,7 @@ from dropattack.checkpoint import Run, load_run
 from dropattack.config import Config
 from dropattack.data import Dataset, load_dataset
 from dropattack.methods import build_method
-from dropattack.models import build_model
+from dropattack.models import MODELS, build_model
 from dropattack.passes import Closure
 
 __all__ = ["check_same_data", "evaluate", "train"]
@@ -82,8 +83,8 @@ def train(
                 start, passes = time.perf_counter(), 0
                 state.begin_epoch(epoch)
                 for batch in dataset.train.shuffled(config.training.batch_size, state.data_order):
-                    images, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-                    closure = functools.partial(_loss, state.model, images, labels)
+                    inputs, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+                    closure = functools.partial(_loss, state.model, inputs, labels)
                     passes += state.method.cost.forwards * state.method.optimizer_steps
                     for _ in state.method.steps(closure):
                         state.optimizer.step()
@@ -91,7 +92,7 @@ def train(
                     bar.update()
                 row: dict[str, float] = {"epoch": epoch, "seconds": time.perf_counter() - start, "passes": passes}
                 for split in ("train", "validation"):
-                    found = evaluate(state.model, dataset[split].batches())
+                    found = evaluate(state.model, dataset[split].ordered())
                     row |= {f"{split}_{key}": value for key, value in found.items()}
                 bar.set_postfix_str(f"validation accuracy {row['validation_accuracy']:.2%}")
                 state.finish_epoch(row)
@@ -133,8 +134,8 @@ def check_same_data(folder: Path, dataset: Dataset) -> None:
         raise ValueError(f"{folder} was trained on other data (see {file}); give that data, or choose another folder")
 
 
-def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    return nn.functional.cross_entropy(model(images), labels)
+def _loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(inputs), labels)
 
 
 class _State:
@@ -145,7 +146,8 @@ class _State:
         torch.manual_seed(_stream(seed, "weights and dropout"))
         self.folder = folder
         self.training = config.training
-        self.model = build_model(config.model.name, **config.model.options).to(device)
+        options = {**_model_options(config, dataset), **config.model.options}
+        self.model = build_model(config.model.name, **options).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.learning_rate)
         self.data_order = torch.Generator().manual_seed(_stream(seed, "data order"))
         self.masks = torch.Generator(device).manual_seed(_stream(seed, "masks"))
@@ -228,12 +230,22 @@ class _State:
         self.write_history()
 
 
+def _model_options(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What the model must know of the data and its configuration does not say: classes, vocabulary, word vectors."""
+    taken = inspect.signature(MODELS[config.model.name]).parameters if config.model.name in MODELS else ()
+    facts = dict(dataset.model_options)
+    if (vectors := facts.get("vectors")) is not None:
+        facts["embedding_size"] = vectors.shape[1]
+    return {key: value for key, value in facts.items() if key in taken}
+
+
 def _claim(folder: Path, config: Config, dataset: Dataset) -> None:
     """Write ``config.json``, unless the run is being resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "config.json").is_file():
         versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-        about = {"config": config.to_tables(), "data": dataset.description(), "versions": versions}
+        model = {key: v for key, v in _model_options(config, dataset).items() if not isinstance(v, Tensor)}
+        about = {"config": config.to_tables(), "data": dataset.description(), "model": model, "versions": versions}
         checkpoint.write_text(folder / "config.json", json.dumps(about, indent=2) + "\n")
 
 
@@ -249,9 +261,9 @@ def _finish(folder: Path, config: Config, dataset: Dataset, state: _State) -> Ru
     """Evaluate the best and the last checkpoint on test data, once, and write ``metrics.json`` last of all."""
     tensors, about = checkpoint.load(folder / "best.safetensors")
     rows = {"best": about["row"], "last": state.history[-1]}
-    test = {"last": evaluate(state.model, dataset.test.batches())}
+    test = {"last": evaluate(state.model, dataset.test.ordered())}
     state.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
-    test["best"] = evaluate(state.model, dataset.test.batches())
+    test["best"] = evaluate(state.model, dataset.test.ordered())
     metrics = {
         which: rows[which] | {f"test_{key}": value for key, value in test[which].items()} for which in ("best", "last")
     }
@@ -274,11 +286,11 @@ def _stream(seed: int, purpose: str) -> int:
 def _averaged_metrics(folder: Path, dataset: Dataset, average: AveragedModel) -> dict[str, float]:
     """Put BatchNorm's statistics right for the averaged weights, keep them, and evaluate them on every split."""
     device = next(average.parameters()).device
-    update_bn(((images.to(device), labels) for images, labels in dataset.train.batches()), average)
+    update_bn(((inputs.to(device), labels) for inputs, labels in dataset.train.ordered()), average)
     checkpoint.save(folder / "averaged.safetensors", checkpoint.model_tensors(average.module), {"row": {}})
     found: dict[str, float] = {"epochs": int(average.n_averaged)}
     for split in ("train", "validation", "test"):
-        found |= {f"{split}_{key}": value for key, value in evaluate(average, dataset[split].batches()).items()}
+        found |= {f"{split}_{key}": value for key, value in evaluate(average, dataset[split].ordered()).items()}
     return found
 
 
@@ -286,5 +298,5 @@ def _single_examples(
     model: nn.Module, dataset: Dataset, generator: torch.Generator, device: torch.device
 ) -> Iterator[Closure]:
     """Closures that each return the loss of one training example, in random order."""
-    for images, labels in dataset.train.shuffled(1, generator):
-        yield functools.partial(_loss, model, images.to(device), labels.to(device))
+    for inputs, labels in dataset.train.shuffled(1, generator):
+        yield functools.partial(_loss, model, inputs.to(device), labels.to(device))

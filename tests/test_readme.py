@@ -64,12 +64,16 @@ def test_the_analysis_analyses(tmp_path, monkeypatch):
 def test_the_configuration_is_valid():
     for block in BLOCKS["toml"]:
         config = Config.from_tables(tomllib.loads(block))
+        assert config.data.name in dropattack.DATASETS
         method = config.method
-        dropattack.build_method(method.name, dropattack.build_model(config.model.name), **method.options)
+        model = dropattack.build_model(config.model.name, vocabulary=20, classes=2, **config.model.options)
+        dropattack.build_method(method.name, model, **method.options)
 
 
 @pytest.mark.parametrize(
-    "names", [dropattack.METHODS, landscape.METRICS, dropattack.DATASETS], ids=["methods", "metrics", "data"]
+    "names",
+    [dropattack.METHODS, landscape.METRICS, dropattack.DATASETS, dropattack.MODELS],
+    ids=["methods", "metrics", "data", "models"],
 )
 def test_every_name_that_can_be_chosen_is_in_the_readme(names):
     for name in names:
