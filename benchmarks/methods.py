@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dropattack.data import load_dataset
 from dropattack.methods import Method, build_method
-from dropattack.models import LeNet5
+from dropattack.models import LeNet5, build_model
 
 IMAGE = {"inputs": "input"}
 CONV = {"weights": ["conv1.weight"]}
@@ -41,22 +41,6 @@ class Workload:
     def closure(self) -> Tensor:
         """The loss of the batch."""
         return nn.functional.cross_entropy(self.model(self.inputs), self.targets)
-
-
-class TextLSTM(nn.Module):
-    """The paper's IMDB network: embeddings of 300, an LSTM of 300, a linear layer."""
-
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, 300)
-        self.lstm = nn.LSTM(300, 300, batch_first=True)
-        self.fc = nn.Linear(300, 2)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of reviews that are all as long as ``tokens`` is wide."""
-        states, _ = self.lstm(self.embedding(tokens))
-        logits: Tensor = self.fc(states[:, -1])
-        return logits
 
 
 def settings(workload: Workload) -> dict[str, dict[str, object]]:
@@ -145,9 +129,11 @@ def lstm(batch: int, tokens: int, vocabulary: int) -> Workload:
     """The paper's LSTM on reviews of random words, distributed as words are (Zipf)."""
     torch.manual_seed(0)
     frequencies = 1 / torch.arange(1, vocabulary + 1, dtype=torch.float64)
-    words = torch.multinomial(frequencies, batch * tokens, replacement=True).view(batch, tokens)
+    words = torch.multinomial(frequencies[1:], batch * tokens, replacement=True).view(batch, tokens) + 1  # 0 is padding
     name = f"LSTM 300-300, {batch} reviews of {tokens} words, vocabulary {vocabulary:,}"
-    return Workload(name, TextLSTM(vocabulary), words, torch.randint(2, (batch,)), TEXT, RECURRENT)
+    return Workload(
+        name, build_model("lstm", vocabulary=vocabulary, classes=2), words, torch.randint(2, (batch,)), TEXT, RECURRENT
+    )
 
 
 def run_step(method: Method, workload: Workload) -> None:

@@ -38,11 +38,14 @@ from .data import load_dataset as load_dataset
 from .models import MODELS as MODELS
 from .models import LeNet5 as LeNet5
 from .models import build_model as build_model
+from .models import site_named as site_named
 
 # training runs
 from .checkpoint import load_run as load_run
 from .config import Config as Config
 from .config import Named as Named
 from .config import Training as Training
+from .study import Study as Study
+from .study import run_study as run_study
 from .training import evaluate as evaluate
 from .training import train as train

@@ -169,17 +169,22 @@ def run_the_study(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
     ] = None,
+    table: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Train what is missing, one process a core; a run that was stopped goes on where it was."""
+    from dropattack.checkpoint import write_text
     from dropattack.study import Study, run_study
 
     chosen = Study.from_toml(file)
     folder = output or Path("runs") / chosen.name
-    table = run_study(chosen, folder, data_dir=data_dir)
+    found = run_study(chosen, folder, data_dir=data_dir)
     columns = ["method", "seed", "best_epoch", "best_validation_accuracy", "best_test_accuracy", "training_seconds"]
-    typer.echo(table[columns].to_string(index=False, float_format="{:.4f}".format))
+    typer.echo(found[columns].to_string(index=False, float_format="{:.4f}".format))
     typer.echo(f"all columns: {folder / 'results.csv'}")
+    if table is not None:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write_text(table, found.to_csv(index=False))
 
 
 @study.command("status")

@@ -154,7 +154,8 @@ class SparseSAM(GlobalAscent):
         self.model.eval()
         try:
             for closure in itertools.islice(self._examples(), self.fisher_examples):
-                found = torch.autograd.grad(closure(), parameters, allow_unused=True)
+                with torch.backends.cudnn.flags(enabled=False):  # cuDNN's RNNs have no gradient in evaluation mode
+                    found = torch.autograd.grad(closure(), parameters, allow_unused=True)
                 for total, gradient in zip(totals, found, strict=True):
                     if gradient is not None:
                         total.add_(gradient.square())

@@ -38,6 +38,7 @@ PUBLIC = [
     "Scheduled",
     "SparseSAM",
     "Standard",
+    "Study",
     "Training",
     "VAT",
     "build_method",
@@ -48,6 +49,8 @@ PUBLIC = [
     "load_dataset",
     "load_run",
     "perturbed",
+    "run_study",
+    "site_named",
     "train",
 ]
 

@@ -138,8 +138,10 @@ def test_the_command_line_runs_a_study_and_tells_how_far_it_is(tmp_path):
     file.write_text('data = {name = "mnist-5k", examples = 50}\n[training]\nepochs = 1\n[methods]\nplain = "standard"')
     before = runner.invoke(app, ["study", "status", str(file), "-o", str(folder)])
     assert before.output == "plain-seed0: not begun\n"
-    run = runner.invoke(app, ["study", "run", str(file), "-o", str(folder)])
+    table = tmp_path / "tables" / "small.csv"
+    run = runner.invoke(app, ["study", "run", str(file), "-o", str(folder), "--table", str(table)])
     assert run.exit_code == 0
+    assert table.read_text() == (folder / "results.csv").read_text()
     assert "results.csv" in run.output
     after = runner.invoke(app, ["study", "status", str(file), "-o", str(folder)])
     assert after.output == "plain-seed0: finished\n"
