@@ -26,7 +26,7 @@ from dropattack.methods import build_method
 from dropattack.models import MODELS, build_model
 from dropattack.passes import Closure
 
-__all__ = ["check_same_data", "evaluate", "train"]
+__all__ = ["build_for", "check_same_data", "evaluate", "train"]
 
 
 def train(
@@ -123,6 +123,15 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
     return {"loss": loss / count, "accuracy": correct / count}
 
 
+def build_for(config: Config, dataset: Dataset) -> nn.Module:
+    """The network of a configuration, told what it must know of the data, initialized from the global random stream.
+
+    Raises:
+        ValueError: an unknown model or option.
+    """
+    return build_model(config.model.name, **{**_model_options(config, dataset), **config.model.options})
+
+
 def check_same_data(folder: Path, dataset: Dataset) -> None:
     """Compare a data set with the one that a run found.
 
@@ -146,8 +155,7 @@ class _State:
         torch.manual_seed(_stream(seed, "weights and dropout"))
         self.folder = folder
         self.training = config.training
-        options = {**_model_options(config, dataset), **config.model.options}
-        self.model = build_model(config.model.name, **options).to(device)
+        self.model = build_for(config, dataset).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.learning_rate)
         self.data_order = torch.Generator().manual_seed(_stream(seed, "data order"))
         self.masks = torch.Generator(device).manual_seed(_stream(seed, "masks"))
