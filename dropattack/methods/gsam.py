@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from dropattack.arguments import check_nonnegative
-from dropattack.ascent import global_step, orthogonal_part
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step, watched_gradient
-from dropattack.sites import Site, find_parameters
+from dropattack.ascent import orthogonal_part
+from dropattack.methods.base import Cost, StepRecord
+from dropattack.methods.weight_ascent import CombinedAscent
+from dropattack.passes import Step
 
 __all__ = ["GSAM"]
 
 
-class GSAM(Method):
+class GSAM(CombinedAscent):
     r"""The gradient :math:`g_p - \alpha\, g_\perp`.
 
     Zhuang et al., "Surrogate gap minimization improves sharpness-aware training", ICLR 2022, Algorithm 1:
@@ -49,12 +49,8 @@ class GSAM(Method):
         *,
         relative_rho: bool = False,
     ) -> None:
-        super().__init__(model)
-        self._sites = find_parameters(self.model, weights)
-        self._trained = find_parameters(self.model, ("*",))
-        self.rho = check_nonnegative("rho", rho)
+        super().__init__(model, rho, weights, relative_rho=relative_rho)
         self.alpha = check_nonnegative("alpha", alpha)
-        self.relative_rho = relative_rho
 
     @property
     def cost(self) -> Cost:
@@ -62,15 +58,7 @@ class GSAM(Method):
         return Cost(forwards=2, backwards=2)
 
     def _step(self, step: Step) -> StepRecord:
-        clean_loss = step.run(0.0, watch=self._trained, clean=True, synchronize=True)
-        clean = {site.name: watched_gradient(site) for site in self._trained}
-        values = [site.value for site in self._sites] if self.relative_rho else None
-        uphill = global_step([clean[site.name] for site in self._sites], self.rho, values)
-        offsets: dict[Site, Tensor] = dict(zip(self._sites, uphill, strict=True))
-        adversarial_loss = step.run(1.0, offsets, watch=self._trained)
-        adversarial = [watched_gradient(site) for site in self._trained]
-        gap = orthogonal_part(list(clean.values()), adversarial)
-        for site, part in zip(self._trained, gap, strict=True):
+        record, clean, adversarial = self._both(step)
+        for site, part in zip(self._trained, orthogonal_part(clean, adversarial), strict=True):
             step.add(site, -self.alpha * part)
-        perturbations = {site.name: offset for site, offset in offsets.items()}
-        return StepRecord(clean_loss, {"weights": [adversarial_loss]}, perturbations)
+        return record

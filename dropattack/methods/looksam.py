@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from dropattack.arguments import check_count, check_nonnegative
-from dropattack.ascent import global_step, norms, orthogonal_part, units
-from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step, watched_gradient
-from dropattack.sites import Site, find_parameters
+from dropattack.ascent import norms, orthogonal_part, units
+from dropattack.methods.base import Cost, StepRecord
+from dropattack.methods.weight_ascent import CombinedAscent
+from dropattack.passes import Step
 
 __all__ = ["LookSAM"]
 
 
-class LookSAM(Method):
+class LookSAM(CombinedAscent):
     r"""SAM at every k-th step, :math:`g + \alpha \lVert g \rVert\, g_v / \lVert g_v \rVert` at the others.
 
     Liu et al., "Towards efficient and scalable sharpness-aware minimization", CVPR 2022, Algorithm 1: :math:`g_v` is
@@ -51,13 +51,9 @@ class LookSAM(Method):
         *,
         relative_rho: bool = False,
     ) -> None:
-        super().__init__(model)
-        self._sites = find_parameters(self.model, weights)
-        self._trained = find_parameters(self.model, ("*",))
-        self.rho = check_nonnegative("rho", rho)
+        super().__init__(model, rho, weights, relative_rho=relative_rho)
         self.alpha = check_nonnegative("alpha", alpha)
         self.every = check_count("every", every)
-        self.relative_rho = relative_rho
         self._count = 0
         self._learned: list[Tensor] = []  # g_v
 
@@ -80,25 +76,13 @@ class LookSAM(Method):
         return self._count % self.every == 0
 
     def _step(self, step: Step) -> StepRecord:
-        record = self._sam_step(step) if self._is_sam_step() else self._cheap_step(step)
+        if self._is_sam_step():
+            record, clean, adversarial = self._both(step)
+            self._learned = orthogonal_part(adversarial, clean)
+        else:
+            record = StepRecord(step.run(1.0, watch=self._trained, clean=True))
+            sizes = norms(self._watched(), "global")
+            for site, size, unit in zip(self._trained, sizes, units(self._learned, "global"), strict=True):
+                step.add(site, self.alpha * size * unit)
         self._count += 1
         return record
-
-    def _sam_step(self, step: Step) -> StepRecord:
-        clean_loss = step.run(0.0, watch=self._trained, clean=True, synchronize=True)
-        clean = {site.name: watched_gradient(site) for site in self._trained}
-        values = [site.value for site in self._sites] if self.relative_rho else None
-        uphill = global_step([clean[site.name] for site in self._sites], self.rho, values)
-        offsets: dict[Site, Tensor] = dict(zip(self._sites, uphill, strict=True))
-        adversarial_loss = step.run(1.0, offsets, watch=self._trained)
-        adversarial = [watched_gradient(site) for site in self._trained]
-        self._learned = orthogonal_part(adversarial, list(clean.values()))
-        perturbations = {site.name: offset for site, offset in offsets.items()}
-        return StepRecord(clean_loss, {"weights": [adversarial_loss]}, perturbations)
-
-    def _cheap_step(self, step: Step) -> StepRecord:
-        clean_loss = step.run(1.0, watch=self._trained, clean=True)
-        sizes = norms([watched_gradient(site) for site in self._trained], "global")
-        for site, size, unit in zip(self._trained, sizes, units(self._learned, "global"), strict=True):
-            step.add(site, self.alpha * size * unit)
-        return StepRecord(clean_loss)

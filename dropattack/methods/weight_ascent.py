@@ -14,7 +14,7 @@ from dropattack.methods.base import Cost, Method, StepRecord
 from dropattack.passes import Step, watched_gradient
 from dropattack.sites import Site, find_parameters
 
-__all__ = ["GlobalAscent", "WeightAscent"]
+__all__ = ["CombinedAscent", "GlobalAscent", "WeightAscent"]
 
 
 class WeightAscent(Method):
@@ -93,3 +93,42 @@ class GlobalAscent(WeightAscent):
     def _perturbations(self, gradients: list[Tensor]) -> list[Tensor]:
         values = [site.value for site in self._sites] if self.relative_rho else None
         return global_step(gradients, self.rho, values)
+
+
+class CombinedAscent(Method):
+    """Combines the clean gradient with SAM's; a method says how.
+
+    Both gradients are then those of the whole batch: across processes each of the two passes is reduced (one reduction
+    more than SAM), and all perturb alike.
+
+    Args:
+        model: the network.
+        rho: norm of the ascent step over all perturbed weights together; at least 0.
+        weights: names or ``fnmatch`` patterns of the perturbed parameters; the gradients of all are combined.
+        relative_rho: read rho as a share of the norm of all perturbed weights together.
+
+    Raises:
+        ValueError: a pattern without a trainable parameter, a negative rho.
+    """
+
+    def __init__(self, model: nn.Module, rho: float, weights: Sequence[str], *, relative_rho: bool = False) -> None:
+        super().__init__(model)
+        self._sites = find_parameters(self.model, weights)
+        self._trained = find_parameters(self.model, ("*",))
+        self.rho = check_nonnegative("rho", rho)
+        self.relative_rho = relative_rho
+
+    def _both(self, step: Step) -> tuple[StepRecord, list[Tensor], list[Tensor]]:
+        """Two passes: ``.grad`` gains the gradient uphill, and both gradients of all trained weights are returned."""
+        clean_loss = step.run(0.0, watch=self._trained, clean=True, synchronize=True)
+        clean = self._watched()
+        by_name = dict(zip((site.name for site in self._trained), clean, strict=True))
+        values = [site.value for site in self._sites] if self.relative_rho else None
+        uphill = global_step([by_name[site.name] for site in self._sites], self.rho, values)
+        offsets: dict[Site, Tensor] = dict(zip(self._sites, uphill, strict=True))
+        adversarial_loss = step.run(1.0, offsets, watch=self._trained)
+        perturbations = {site.name: offset for site, offset in offsets.items()}
+        return StepRecord(clean_loss, {"weights": [adversarial_loss]}, perturbations), clean, self._watched()
+
+    def _watched(self) -> list[Tensor]:
+        return [watched_gradient(site) for site in self._trained]
