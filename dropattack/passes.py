@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dropattack.sites import Offset, OutputSite, ParameterSite, Site
 
-__all__ = ["Closure", "Cost", "RandomStreams", "Step", "watched_gradient"]
+__all__ = ["Closure", "Cost", "RandomStreams", "Step", "differentiable_kernels", "watched_gradient"]
 
 Closure = Callable[[], Tensor]
 Context = contextlib.AbstractContextManager[Any]
@@ -266,6 +267,20 @@ class Step:
         if weight:
             gained = weight * scalar.detach()
             self.objective = gained if self.objective is None else self.objective + gained
+
+
+@contextlib.contextmanager
+def differentiable_kernels() -> Iterator[None]:
+    """Inside the block, use kernels that have a second derivative, and a first one in evaluation mode.
+
+    cuDNN's recurrent layers have neither, fused attention and compiled graphs have no second derivative.
+    """
+    with (
+        torch.backends.cudnn.flags(enabled=False),
+        sdpa_kernel(SDPBackend.MATH),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield
 
 
 def watched_gradient(site: Site) -> Tensor:

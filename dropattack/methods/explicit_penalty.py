@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dropattack.arguments import check_choice, check_nonnegative, check_probability
 from dropattack.ascent import bernoulli_mask, generator_on
 from dropattack.methods.base import Cost, Method, StepRecord
-from dropattack.passes import Step
+from dropattack.passes import Step, differentiable_kernels
 from dropattack.sites import ParameterSite, Site, find_parameters, find_site, touched_rows
 
 __all__ = ["ExplicitPenalty"]
@@ -35,7 +35,8 @@ class ExplicitPenalty(Method):
     :class:`~dropattack.methods.dropattack.DropAttack`. Under a loss scale the penalty is of the unscaled gradient.
 
     Cost: 1 forward and 2 backward passes, of which the second goes through the graph of the first (about twice the
-    price); several times the memory. cuDNN's recurrent layers cannot be differentiated twice, and are left aside.
+    price); several times the memory. Kernels without a
+    second derivative (cuDNN's recurrent layers, fused attention, compiled graphs) are left aside.
 
     Args:
         model: the network.
@@ -104,7 +105,7 @@ class ExplicitPenalty(Method):
                 total = total + factor * self._penalty(gradient, record.masks[site.name], site)
             return total
 
-        with torch.backends.cudnn.flags(enabled=False):  # cuDNN's RNNs have no second derivative
+        with differentiable_kernels():
             record.clean_loss = step.run(clean=True, keep=sites, objective=penalized)
         return record
 

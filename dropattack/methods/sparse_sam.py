@@ -14,7 +14,7 @@ from dropattack.arguments import check_choice, check_count, check_probability
 from dropattack.ascent import bernoulli_mask, generator_on
 from dropattack.methods.base import StepRecord
 from dropattack.methods.weight_ascent import GlobalAscent
-from dropattack.passes import Closure, Step
+from dropattack.passes import Closure, Step, differentiable_kernels
 from dropattack.sites import touched_rows
 
 __all__ = ["SparseSAM"]
@@ -154,7 +154,7 @@ class SparseSAM(GlobalAscent):
         self.model.eval()
         try:
             for closure in itertools.islice(self._examples(), self.fisher_examples):
-                with torch.backends.cudnn.flags(enabled=False):  # cuDNN's RNNs have no gradient in evaluation mode
+                with differentiable_kernels():  # a gradient in evaluation mode
                     found = torch.autograd.grad(closure(), parameters, allow_unused=True)
                 for total, gradient in zip(totals, found, strict=True):
                     if gradient is not None:

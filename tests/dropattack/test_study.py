@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import inspect
+import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -130,6 +132,16 @@ def test_the_studies_name_models_methods_and_sites_that_exist(file):
         build_method(method.name, model, **method.options)
     inputs = torch.randn(2, *SHAPES[base.name]) if base.name in SHAPES else torch.ones(2, 5, dtype=torch.int64)
     assert model(inputs).shape == (2, 4)
+
+
+@pytest.mark.skipif("DROPATTACK_DATA" not in os.environ, reason="needs a data folder with all data sets")
+@pytest.mark.parametrize("name", ["imdb", "pheme", "ag-news", "mnist", "cifar10"])
+def test_every_data_set_trains_at_smoke_scale(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("DROPATTACK_CACHE", str(tmp_path))
+    study = Study.from_toml(next(file for file in STUDIES if file.stem == f"{name}-smoke"))
+    table = run_study(study, tmp_path / "runs", executor=one_thread(), progress=False)
+    assert list(table["method"]) == list(study.methods)
+    assert np.isfinite(table["best_test_loss"]).all()
 
 
 def test_the_command_line_runs_a_study_and_tells_how_far_it_is(tmp_path):
