@@ -97,12 +97,16 @@ def _image_gradient_by_blocks(
     register empty; a stride of ``block`` and a copy of the kernel for each pixel of the block, shifted, fills it.
     """
     height, width = size
-    by, bx = (kernel - 1 - pad for kernel, pad in zip(weight.shape[2:], padding, strict=True))
-    padded = nn.functional.pad(gradient, (bx, bx + -width % block, by, by + -height % block))
-    flipped = weight.flip(2, 3).transpose(0, 1)
-    shifted = [
-        nn.functional.pad(flipped, (x, block - 1 - x, y, block - 1 - y)) for y in range(block) for x in range(block)
-    ]
-    kernels = torch.stack(shifted, dim=1).flatten(0, 1)
-    pixels = nn.functional.pixel_shuffle(nn.functional.conv2d(padded, kernels, stride=block), block)
-    return pixels[:, :, :height, :width]
+    in_channels, out_channels = weight.shape[1], weight.shape[0]
+    kernel_y, kernel_x = weight.shape[2:]
+    kernels = weight.new_zeros(in_channels, block, block, out_channels, kernel_y + block - 1, kernel_x + block - 1)
+    each, y, x, channel, row, column = kernels.stride()
+    shifted = kernels.as_strided(
+        (in_channels, block, block, out_channels, kernel_y, kernel_x), (each, y + row, x + column, channel, row, column)
+    )
+    shifted.copy_(weight.flip(2, 3).transpose(0, 1)[:, None, None])
+    if height % block or width % block:
+        gradient = nn.functional.pad(gradient, (0, -width % block, 0, -height % block))
+    around = (kernel_y - 1 - padding[0], kernel_x - 1 - padding[1])
+    blocks = nn.functional.conv2d(gradient, kernels.flatten(0, 2), stride=block, padding=around)
+    return nn.functional.pixel_shuffle(blocks, block)[:, :, :height, :width]
