@@ -142,6 +142,19 @@ def run_step(method: Method, workload: Workload) -> None:
     method.backward(workload.closure)
 
 
+def bare_passes(workload: Workload, perturbation: Tensor, count: int) -> None:
+    """Plain PyTorch: the passes of DropAttack-(I&W), or one, without masks, norms, restoring or bookkeeping.
+
+    The first also has a gradient with respect to pixels, the second sees perturbed pixels.
+    """
+    workload.model.zero_grad()
+    for index in range(count):
+        inputs = workload.inputs
+        if inputs.is_floating_point() and count > 1 and index < 2:
+            inputs = inputs + perturbation if index else inputs.clone().requires_grad_()
+        nn.functional.cross_entropy(workload.model(inputs), workload.targets).backward()
+
+
 def seconds(step: Callable[[], object]) -> float:
     """The duration of one call."""
     start = time.perf_counter()
@@ -177,6 +190,15 @@ def compare(workload: Workload, rounds: int, only: Sequence[str]) -> pd.DataFram
                 spent += seconds(lambda method=method: run_step(method, workload))
                 reference += seconds(lambda: run_step(standard, workload))
             ratios[name].append(spent / reference)
+    attack = build_method("dropattack", workload.model, **workload.site)
+    run_step(attack, workload)
+    assert attack.last is not None
+    (perturbation,) = attack.last.perturbations.values()
+    bare = [
+        seconds(lambda: bare_passes(workload, perturbation, 3))
+        / seconds(lambda: bare_passes(workload, perturbation, 1))
+        for _ in range(rounds)
+    ]
     base = max(peak_megabytes(lambda: run_step(standard, workload)) for _ in range(2))
     rows = []
     for name, method in methods.items():
@@ -193,6 +215,9 @@ def compare(workload: Workload, rounds: int, only: Sequence[str]) -> pd.DataFram
                 "peak_megabytes": peak,
             }
         )
+    quarters = statistics.quantiles(bare, n=4)
+    floor = {"method": "the three passes of -(I&W), bare", "passes": 3.0, "time": statistics.median(bare)}
+    rows.append(floor | {"time_low": quarters[0], "time_high": quarters[2]})
     return pd.DataFrame(rows)
 
 

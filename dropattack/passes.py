@@ -68,7 +68,8 @@ class Step:
         self._graphs = 0  # forward passes whose graphs wait for a common backward pass
         self._around: dict[Site, Offset] = {}
         self._random = RandomStreams(model)
-        self._buffers_at_start = _Buffers(model)
+        self._modules = list(model.modules())  # walking through a model is slow, once is enough
+        self._buffers_at_start = _Buffers(self._modules)
         self._buffers = self._buffers_at_start
         self._used: set[Site] = set()
 
@@ -259,7 +260,8 @@ class Step:
 
     def _settle_buffers(self, clean: bool) -> None:
         if clean and not self._around:
-            self._buffers = _Buffers(self._model)
+            # What later passes come back to; after the last one there is nothing to put back.
+            self._buffers = _Buffers(self._modules if self._forwards_left else ())
         elif not self._graphs:
             self._buffers.restore()
 
@@ -331,12 +333,13 @@ class _Buffers:
     ``num_batches_tracked`` and every buffer that is not BatchNorm's.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._saved = [
             (module, name, buffer, buffer.detach().clone())
-            for module in model.modules()
-            if module.training
-            for name, buffer in module.named_buffers(recurse=False)
+            for module in modules
+            if module.training and module._buffers
+            for name, buffer in module._buffers.items()
+            if buffer is not None
         ]
 
     def restore(self) -> None:
@@ -355,7 +358,8 @@ class RandomStreams:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        devices = {tensor.device for tensor in [*model.parameters(), *model.buffers()]} - {torch.device("cpu")}
+        tensors = (t for m in model.modules() for held in (m._parameters, m._buffers) for t in held.values())
+        devices = {tensor.device for tensor in tensors if tensor is not None} - {torch.device("cpu")}
         self._devices = [(torch.get_device_module(device), device) for device in devices]
         self._start = self._state()
         self._passes = 0

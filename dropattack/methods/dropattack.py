@@ -183,18 +183,19 @@ class DropAttack(Method):
         sites = [site for attack in self._attacks for site in attack.sites]
         record = StepRecord(clean_loss=step.run(self.clean_weight * scale, watch=sites, clean=True))
         clean_scale = self.clean_weight * scale or 1.0  # what the watched gradients were multiplied by
-        clean = {site: watched_gradient(site) / clean_scale for site in sites}
+        clean = {site: _divided(watched_gradient(site), clean_scale) for site in sites}
         for attack in self._attacks:
             ascent = [clean[site] for site in attack.sites]
             masks = [self._mask(site, gradient, attack) for site, gradient in zip(attack.sites, ascent, strict=True)]
             record.masks |= _by_name(attack.sites, masks)
             record.gradient_norms |= _by_name(attack.sites, self._norms(ascent, attack))
             lengths = self._lengths(attack)
-            offsets = [torch.zeros_like(gradient) for gradient in ascent]
+            offsets: list[Tensor] = []
             losses = record.adversarial_losses.setdefault(attack.name, [])
             for t in range(self.ascent_steps):
                 new = self._perturbations(attack, ascent, masks, lengths)
-                offsets = [old + r for old, r in zip(offsets, new, strict=True)] if self.accumulate else new
+                adds_up = self.accumulate and t > 0
+                offsets = [old + r for old, r in zip(offsets, new, strict=True)] if adds_up else new
                 more_to_come = t + 1 < self.ascent_steps
                 losses.append(
                     step.run(
@@ -204,7 +205,8 @@ class DropAttack(Method):
                     )
                 )
                 if more_to_come:
-                    ascent = [g + watched_gradient(site) / scale for g, site in zip(ascent, attack.sites, strict=True)]
+                    new_gradients = [_divided(watched_gradient(site), scale) for site in attack.sites]
+                    ascent = [old + new for old, new in zip(ascent, new_gradients, strict=True)]
             record.perturbations |= _by_name(attack.sites, offsets)
         return record
 
@@ -262,6 +264,10 @@ class DropAttack(Method):
             raise ValueError(
                 f"{parameters[0].name!r} is attacked both as `inputs` and as one of `weights`; name it once"
             )
+
+
+def _divided(gradient: Tensor, scale: float) -> Tensor:
+    return gradient if scale == 1 else gradient / scale
 
 
 def _by_name(sites: Sequence[Site], values: Sequence[Tensor]) -> dict[str, Tensor]:
