@@ -166,7 +166,7 @@ class Step:
         Raises:
             ValueError: a weight is to be perturbed under a graph that outlives the perturbation.
         """
-        if graph and any(isinstance(site, ParameterSite) for site in offsets or {}):
+        if graph and any(isinstance(site, ParameterSite) for site in {*self._around, *(offsets or {})}):
             raise ValueError("a perturbed weight is restored before its graph is used: call `run` instead")
         self._count(forwards=1)
         with contextlib.ExitStack() as stack:

@@ -80,17 +80,16 @@ def train(
         )
         with bar:
             for epoch in range(len(state.history) + 1, config.training.epochs + 1):
-                start, passes = time.perf_counter(), 0
+                start, passes = time.perf_counter(), state.passes
                 state.begin_epoch(epoch)
                 for batch in dataset.train.shuffled(config.training.batch_size, state.data_order):
                     inputs, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
-                    closure = functools.partial(_loss, state.model, inputs, labels)
-                    passes += state.method.cost.forwards * state.method.optimizer_steps
-                    for _ in state.method.steps(closure):
+                    for _ in state.method.steps(functools.partial(state.loss, inputs, labels)):
                         state.optimizer.step()
                         state.optimizer.zero_grad()
                     bar.update()
-                row: dict[str, float] = {"epoch": epoch, "seconds": time.perf_counter() - start, "passes": passes}
+                row: dict[str, float] = {"epoch": epoch, "seconds": time.perf_counter() - start}
+                row["passes"] = state.passes - passes
                 for split in ("train", "validation"):
                     found = evaluate(state.model, dataset[split].ordered())
                     row |= {f"{split}_{key}": value for key, value in found.items()}
@@ -168,9 +167,15 @@ class _State:
             examples=functools.partial(_single_examples, self.model, dataset, self.examples, device),
         )
         self.average = None if config.training.average_from is None else AveragedModel(self.model)
+        self.passes = 0  # forward passes over batches, counted where they are made, as a method's cost may vary
         self.history: list[dict[str, float]] = []
         if (folder / "last.safetensors").is_file():
             self._restore(*checkpoint.load(folder / "last.safetensors"))
+
+    def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The closure of a batch."""
+        self.passes += 1
+        return _loss(self.model, inputs, labels)
 
     def begin_epoch(self, epoch: int) -> None:
         """Training mode, and the learning rate of the epoch."""

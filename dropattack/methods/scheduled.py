@@ -61,7 +61,10 @@ class Scheduled(Method):
     @property
     def cost(self) -> Cost:
         """The method's passes, or one at a step between."""
-        return self.method.cost if self._is_attacked() else Cost(forwards=1, backwards=1)
+        if not self._is_attacked():
+            return Cost(forwards=1, backwards=1)
+        self._warm_up()  # a weight that is 0 may save a pass
+        return self.method.cost
 
     @property
     def optimizer_steps(self) -> int:
@@ -93,9 +96,13 @@ class Scheduled(Method):
     def _is_attacked(self) -> bool:
         return self._count % self.every == 0
 
-    def _step(self, step: Step) -> StepRecord:
+    def _warm_up(self) -> None:
+        """Give the hyperparameters the values of the next step."""
         for name, steps in self.warmup.items():
             setattr(*self._found(name), self._full[name] * min(1.0, (self._count + 1) / steps))
+
+    def _step(self, step: Step) -> StepRecord:
+        self._warm_up()
         record = self.method._step(step) if self._is_attacked() else StepRecord(step.run(clean=True))
         self._count += 1
         return record

@@ -206,6 +206,9 @@ def test_passes_are_counted_where_they_vary(tmp_path, tiny_model, tiny_data):
     assert run.metrics["passes_per_step"] == pytest.approx(11 / 8)
     run = train(config("freeat", epochs=2), tmp_path / "freeat", dataset=tiny_data, progress=False)
     assert run.metrics["passes_per_step"] == 1
+    # Scheduled PGD of 3 steps and RWP at the perturbed input: 4 passes at every second step, 1 at the others.
+    run = train(config("scheduled", epochs=2), tmp_path / "scheduled", dataset=tiny_data, progress=False)
+    assert run.metrics["passes_per_step"] == (4 + 1) / 2
 
 
 def test_dropout_changes_training_and_not_evaluation():

@@ -18,6 +18,7 @@ from dropattack.methods import (
     GSAM,
     PGD,
     R3F,
+    RWP,
     SAM,
     SMART,
     VAT,
@@ -300,6 +301,25 @@ def test_scheduled_reaches_the_parts_of_a_composition():
         method.backward(network.closure)
         seen.append((parts.inputs.epsilon, parts.weights.rho))
     assert seen == [pytest.approx(row) for row in [(0.2, 0.2), (0.4, 0.4), (0.6, 0.4)]]
+
+
+def test_a_warm_up_may_change_the_number_of_passes():
+    # RWP with alpha below 1 is mixed RWP, of two passes; with all of its alpha it is RWP, of one.
+    network = build("lstm")
+    method = Scheduled(network.module, RWP(network.module, 0.1), warmup={"alpha": 3})
+    passes = []
+    for _ in range(4):
+        passes.append(method.cost.forwards)
+        method.backward(network.closure)
+    assert passes == [2, 2, 1, 1]
+
+
+def test_a_weight_held_away_under_two_graphs_is_refused():
+    network = build("lstm")
+    moved = FGM(network.module, "embedding.weight", 0.5)
+    method = Compose(network.module, moved, R3F(network.module, "embedding"))
+    with pytest.raises(ValueError, match="a perturbed weight is restored before its graph is used"):
+        method.backward(network.closure)
 
 
 def test_scheduled_attacks_every_nth_step_and_trains_as_usual_in_between():
