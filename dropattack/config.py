@@ -55,6 +55,7 @@ class Training:
         average_from: share of the epochs after which the weights of all further epochs are averaged (stochastic weight
             averaging, Izmailov et al. 2018, who begin at 0.75); None: no average is kept.
         average_learning_rate: Adam's while averaging; None: as ``learning_rate``.
+        keep_epochs: keep the initial weights and those after each epoch, in ``epochs/``, for the trajectory of the run.
     """
 
     epochs: int = 10
@@ -64,6 +65,7 @@ class Training:
     device: str = "cpu"
     average_from: float | None = None
     average_learning_rate: float | None = None
+    keep_epochs: bool = False
 
     def averages(self, epoch: int) -> bool:
         """Whether the weights after this epoch (the first is 1) go into the average."""
@@ -84,6 +86,8 @@ class Training:
         share = self.average_from
         if share is not None and (not isinstance(share, int | float) or not 0 <= share < 1):
             raise ValueError(f"training.average_from: expected a share of the epochs in [0, 1), got {share!r}")
+        if not isinstance(self.keep_epochs, bool):
+            raise ValueError(f"training.keep_epochs: expected true or false, got {self.keep_epochs!r}")
         if share is None and self.average_learning_rate is not None:
             raise ValueError("training.average_learning_rate: needs training.average_from, the share to average from")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import json
-import multiprocessing
 import os
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from tqdm.auto import tqdm
 from dropattack.checkpoint import write_text
 from dropattack.config import Config, Named
 from dropattack.names import unknown
+from landscape.executors import process_pool
 
 __all__ = ["Study", "results", "run_study", "status"]
 
@@ -103,7 +103,7 @@ def run_study(
     folder = Path(folder)
     missing = {name: config for name, config in study.runs().items() if not (folder / name / "metrics.json").is_file()}
     failed: list[BaseException] = []
-    with executor or _one_process_a_core(len(missing)) as pool:
+    with executor or process_pool(max(1, min(len(missing), os.cpu_count() or 1))) as pool:
         waiting = {
             pool.submit(_train, config.to_tables(), str(folder / name), None if data_dir is None else str(data_dir))
             for name, config in missing.items()
@@ -165,18 +165,6 @@ def _flat(metrics: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in metrics.items():
         flat |= {f"{key}_{inner}": x for inner, x in value.items()} if isinstance(value, Mapping) else {key: value}
     return flat
-
-
-def _one_process_a_core(runs: int) -> concurrent.futures.Executor:
-    workers = max(1, min(runs, os.cpu_count() or 1))
-    context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang
-    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_use_one_thread)
-
-
-def _use_one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _train(tables: Mapping[str, Any], folder: str, data_dir: str | None) -> None:

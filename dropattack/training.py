@@ -42,9 +42,9 @@ def train(
     The folder receives ``config.json`` (with what the data set was found to hold), and after each epoch
     ``history.csv``, ``last.safetensors`` and, when validation accuracy rose, ``best.safetensors``; at the end
     ``metrics.json``, whose presence means finished. With ``average_from`` it also receives ``averaged.safetensors``:
-    the mean of the weights, with BatchNorm's statistics computed anew over the training data. A run that is killed and
-    started again ends with the same bits on the same machine: weights, optimizer, random streams and data order are all
-    in the checkpoint.
+    the mean of the weights, with BatchNorm's statistics computed anew over the training data; with ``keep_epochs``,
+    ``epochs/0000.safetensors`` (the initial weights), ``0001``, and so on. A run that is killed and started again ends
+    with the same bits on the same machine: weights, optimizer, random streams and data order are all in the checkpoint.
 
     Args:
         config: what to train.
@@ -70,6 +70,8 @@ def train(
     with torch.random.fork_rng():  # the caller's random stream is left alone
         state = _State(config, folder, dataset)  # refuses a wrong configuration before anything is written
         _claim(folder, config, dataset)
+        if not state.history:
+            state.keep_epoch()
         steps = -(-len(dataset.train) // config.training.batch_size)
         bar = tqdm(
             total=config.training.epochs * steps,
@@ -172,6 +174,13 @@ class _State:
         if (folder / "last.safetensors").is_file():
             self._restore(*checkpoint.load(folder / "last.safetensors"))
 
+    def keep_epoch(self) -> None:
+        """Keep the present weights for the run's trajectory, if that was asked for."""
+        if self.training.keep_epochs:
+            (self.folder / "epochs").mkdir(exist_ok=True)
+            file = self.folder / "epochs" / f"{len(self.history):04}.safetensors"
+            checkpoint.save(file, checkpoint.model_tensors(self.model), {"epoch": len(self.history)})
+
     def loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """The closure of a batch."""
         self.passes += 1
@@ -192,6 +201,7 @@ class _State:
             self.average.update_parameters(self.model)
         if row["validation_accuracy"] > best:
             checkpoint.save(self.folder / "best.safetensors", checkpoint.model_tensors(self.model), {"row": row})
+        self.keep_epoch()
         checkpoint.save(self.folder / "last.safetensors", self._tensors(), {"history": self.history})
         self.write_history()
 

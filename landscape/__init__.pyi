@@ -2,13 +2,16 @@
 from .directions import random_directions as random_directions
 from .surface import loss_line as loss_line
 from .surface import loss_surface as loss_surface
-from .surface import open_surface as open_surface
+from .surface import loss_volume as loss_volume
+from .datasets import open_surface as open_surface
+from .interpolation import Interpolant as Interpolant
+from .interpolation import interpolant as interpolant
 
 # the function that is looked at
 from .parameters import Direction as Direction
 from .parameters import Point as Point
 from .risk import EmpiricalRisk as EmpiricalRisk
-from .risk import RiskValue as RiskValue
+from .totals import RiskValue as RiskValue
 
 # numbers
 from .curvature import hessian_eigenvalues as hessian_eigenvalues

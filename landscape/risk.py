@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.batch_norm import batch_norm_layers, reestimate
+from landscape.batches import are_ready, fingerprint_of_batches, moved
+from landscape.kernels import FastPooling
+from landscape.moving import Mover
 from landscape.parameters import Point, roles_of
+from landscape.totals import RiskValue, Totals
 
 __all__ = ["EmpiricalRisk", "RiskValue"]
 
@@ -21,22 +27,6 @@ Loss = Callable[[nn.Module, Any], Tensor]
 Metric = Callable[[Any, Any], Tensor]
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-
-class RiskValue(NamedTuple):
-    """Exact means over the examples.
-
-    Attributes:
-        loss: mean loss, in the loss's unit (nats for cross-entropy).
-        standard_error: of that mean, from the spread of the per-example losses; NaN for one example.
-        count: number of examples.
-        metrics: mean of each metric.
-    """
-
-    loss: float
-    standard_error: float
-    count: int  # type: ignore[assignment]  # a tuple's own `count` is not needed here
-    metrics: dict[str, float]
 
 
 class EmpiricalRisk:
@@ -56,9 +46,15 @@ class EmpiricalRisk:
             none.
         parameters: names or ``fnmatch`` patterns that restrict which parameters are the arguments of the function.
             None: all that require a gradient.
+        max_batches: use the first so many batches only: the same examples for every model that gets these batches.
+        statistics: batches (usually of the training split) on which BatchNorm's running statistics are estimated anew
+            before each evaluation, as weights that have moved have others. None: the running statistics stay.
+        autocast: evaluate under ``torch.autocast`` with this type, such as ``torch.bfloat16``: faster on some machines,
+            with other numbers. None: as the model is.
 
     Attributes:
         count: number of examples.
+        options: those of the last three that are in force, in words, for the metadata of results.
 
     Raises:
         TypeError: batches that can be read only once, a loss that is not one number an example.
@@ -79,9 +75,18 @@ class EmpiricalRisk:
         loss: Loss | None = None,
         metrics: Mapping[str, Metric] | None = None,
         parameters: Sequence[str] | None = None,
+        *,
+        max_batches: int | None = None,
+        statistics: Iterable[Any] | None = None,
+        autocast: torch.dtype | None = None,
     ) -> None:
+        if max_batches is not None and max_batches < 1:
+            raise ValueError(f"max_batches: expected at least 1, got {max_batches}")
         self.model = model
         self.batches = batches
+        self._max_batches = max_batches
+        self._statistics = statistics
+        self._autocast = autocast
         # Derivatives and names come from the user's own module: a compiled one has no double backward.
         self._eager: nn.Module = getattr(model, "_orig_mod", model)
         self._loss: Loss = loss or _cross_entropy
@@ -89,9 +94,10 @@ class EmpiricalRisk:
         self._arguments = self._chosen(parameters)
         self._roles = roles_of(self._eager)
         self._check_not_stochastic()
+        self._check_statistics()
         # One block for all passes: what they draw from the global stream is given back, and yet the second pass does
         # not repeat the random numbers of the first, so that always-on dropout shows.
-        with self._evaluation():
+        with self.evaluation():
             self._check_reiterable()
             self.count = self._check_reproducible()
 
@@ -113,7 +119,7 @@ class EmpiricalRisk:
         Raises:
             ValueError: an unknown parameter or a wrong shape.
         """
-        with self.at(parameters or {}), self._evaluation():
+        with self.at(parameters or {}), self.evaluation():
             return self._measured()
 
     def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -165,26 +171,25 @@ class EmpiricalRisk:
             yield
 
     @contextlib.contextmanager
-    def along(self, directions: Sequence[Mapping[str, Tensor]]) -> Iterator[Callable[[Sequence[float]], None]]:
+    def along(
+        self, directions: Sequence[Mapping[str, Tensor]], center: Mapping[str, Tensor] | None = None
+    ) -> Iterator[Callable[[Sequence[float]], None]]:
         """Inside the block, ``move(coordinates)`` puts the weights at the center plus a combination of directions.
 
-        Every move starts from the saved center, so that no rounding error builds up, and touches only the parameters
-        that the directions name.
+        Every move starts from the center, so that no rounding error builds up, and touches only the parameters that
+        the directions or the center name.
+
+        Args:
+            directions: what to move along.
+            center: where to start from; None: the model's weights.
         """
-        moving = {name: None for direction in directions for name in direction}
-        for direction in directions:
-            self._check_fits(direction)
-        with self._restored(moving) as (tensors, center):
-            targets = {name: tensor.detach() for name, tensor in tensors.items()}
-            offsets = [([targets[name] for name in d], list(d.values())) for d in directions]
-
-            def move(coordinates: Sequence[float]) -> None:
-                with torch.no_grad():
-                    torch._foreach_copy_(list(targets.values()), center)
-                    for coordinate, (moved, steps) in zip(coordinates, offsets, strict=True):
-                        torch._foreach_add_(moved, steps, alpha=coordinate)
-
-            yield move
+        for tensors in (*directions, center or {}):
+            self._check_fits(tensors)
+        names = {name: None for tensors in (*directions, center or {}) for name in tensors}
+        with self._restored(names) as (parameters, saved):
+            targets = {name: parameter.detach() for name, parameter in parameters.items()}
+            starts = dict(zip(targets, saved, strict=True)) | dict(center or {})
+            yield Mover(targets, starts, directions)
 
     @contextlib.contextmanager
     def differentiable(self) -> Iterator[None]:
@@ -194,50 +199,115 @@ class EmpiricalRisk:
         backward pass in evaluation mode either), fused attention, and compiled graphs.
         """
         with (
-            self._evaluation(),
+            self.evaluation(),
             torch.enable_grad(),
             torch.backends.cudnn.flags(enabled=False),
             sdpa_kernel(SDPBackend.MATH),
             torch.compiler.set_stance("force_eager"),
         ):
+            self._reestimate()
             yield
 
-    def _measured(self) -> RiskValue:
-        loss_sum = square_sum = 0.0
-        metric_sums = dict.fromkeys(self._metrics, 0.0)
-        count = 0
-        kept = _Output()
-        with torch.no_grad(), kept.of(self.model if self._metrics else None):
-            # Deviations from a first guess of the mean, so that the variance does not cancel.
-            guess: float | None = None
-            for batch in self._on_device():
-                losses = self._losses(self.model, batch).double()
-                if guess is None:
-                    guess = float(losses.mean())
-                    guess = guess if math.isfinite(guess) else 0.0
-                deviations = losses - guess
-                loss_sum += float(deviations.sum())
-                square_sum += float(deviations.square().sum())
-                count += len(losses)
-                for name, metric in self._metrics.items():
-                    metric_sums[name] += float(_one_each(f"metric {name!r}", metric(kept.value, batch)).double().sum())
-        if not count:
-            raise ValueError("batches: expected at least one example, got none")
-        mean = loss_sum / count
-        variance = (square_sum - count * mean * mean) / (count - 1) if count > 1 else math.nan
-        return RiskValue(
-            loss=(guess or 0.0) + mean,
-            standard_error=math.nan if math.isnan(variance) else math.sqrt(max(variance, 0.0) / count),
-            count=count,
-            metrics={name: total / count for name, total in metric_sums.items()},
+    @property
+    def options(self) -> dict[str, str]:
+        """What changes the numbers, in words."""
+        options = {}
+        if self._max_batches is not None:
+            options["subset"] = f"the first {self._max_batches} batches"
+        if self._statistics is not None:
+            options["batch_norm"] = "statistics estimated anew at each point"
+        if self._autocast is not None:
+            options["precision"] = f"autocast to {self._autocast}".replace("torch.", "")
+        return options
+
+    @property
+    def metric_names(self) -> list[str]:
+        """What is measured beside the loss."""
+        return list(self._metrics)
+
+    @property
+    def rereading_is_free(self) -> bool:
+        """Whether the batches are in memory on the model's device, so that nothing is saved by reading them less often.
+
+        A data loader makes its batches anew at each reading, which several positions can share.
+        """
+        return are_ready(self.batches, self._device) and (
+            self._statistics is None or are_ready(self._statistics, self._device)
         )
 
+    def fingerprint(self) -> str:
+        """A short hash of the data: two risks with one fingerprint see the same batches."""
+        return fingerprint_of_batches(self._used())
+
+    def at_each(self, moves: Sequence[Callable[[], object]]) -> list[RiskValue]:
+        """The risk at several positions of the weights, from one reading of the batches.
+
+        Inside :meth:`evaluation`, which the caller enters once for many positions.
+
+        Args:
+            moves: functions that put the weights into each position.
+        """
+        if self._statistics is not None:
+            return [self._after(move) for move in moves]
+        totals = [Totals() for _ in moves]
+        with self._kept_output() as kept:
+            for batch in self._on_device():
+                for move, total in zip(moves, totals, strict=True):
+                    move()
+                    self._add(total, batch, kept)
+        return [total.value() for total in totals]
+
+    def _after(self, move: Callable[[], object]) -> RiskValue:
+        move()
+        return self._measured()
+
+    def _measured(self) -> RiskValue:
+        self._reestimate()
+        total = Totals()
+        with self._kept_output() as kept:
+            for batch in self._on_device():
+                self._add(total, batch, kept)
+        return total.value()
+
+    def _add(self, total: Totals, batch: Any, kept: _Output) -> None:
+        losses = self._losses(self.model, batch)
+        metrics = {
+            name: _one_each(f"metric {name!r}", metric(kept.value, batch)) for name, metric in self._metrics.items()
+        }
+        total.add(losses, metrics)
+
+    @contextlib.contextmanager
+    def _kept_output(self) -> Iterator[_Output]:
+        kept = _Output()
+        is_compiled = self.model is not self._eager
+        pooling = contextlib.nullcontext() if is_compiled else FastPooling()
+        with torch.no_grad(), kept.of(self.model if self._metrics else None), pooling:
+            yield kept
+
+    def _reestimate(self) -> None:
+        if self._statistics is not None:
+            device = self._device
+            reestimate(
+                self._eager,
+                (functools.partial(self._losses, self._eager, moved(batch, device)) for batch in self._statistics),
+            )
+
     def _losses(self, model: nn.Module, batch: Any) -> Tensor:
-        return _one_each("loss", self._loss(model, batch))
+        if self._autocast is None:
+            return _one_each("loss", self._loss(model, batch))
+        with torch.autocast(self._device.type, self._autocast):
+            return _one_each("loss", self._loss(model, batch))
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._eager.parameters()).device
+
+    def _used(self) -> Iterable[Any]:
+        return itertools.islice(self.batches, self._max_batches)
 
     def _on_device(self) -> Iterator[Any]:
-        device = next(self._eager.parameters()).device
-        return (_moved(batch, device) for batch in self.batches)
+        device = self._device
+        return (moved(batch, device) for batch in self._used())
 
     @contextlib.contextmanager
     def _restored(self, names: Iterable[str]) -> Iterator[tuple[dict[str, nn.Parameter], list[Tensor]]]:
@@ -251,7 +321,8 @@ class EmpiricalRisk:
                     tensor.copy_(value)
 
     @contextlib.contextmanager
-    def _evaluation(self) -> Iterator[None]:
+    def evaluation(self) -> Iterator[None]:
+        """Evaluation mode inside the block; buffers, training flags and the random stream are given back after it."""
         training = [module for module in self.model.modules() if module.training]
         buffers = [
             (module, name, buffer, buffer.detach().clone())
@@ -296,6 +367,14 @@ class EmpiricalRisk:
                     f"the model is stochastic: {name or type(module).__name__} has dropout {rate} and is in training "
                     "mode; call model.eval() first"
                 )
+
+    def _check_statistics(self) -> None:
+        if self._statistics is None:
+            return
+        if isinstance(self._statistics, Iterator):
+            raise TypeError("statistics: expected batches that can be read again and again; wrap them in list(...)")
+        if not batch_norm_layers(self._eager):
+            raise ValueError("statistics: the model has no BatchNorm layer with running statistics; leave it out")
 
     def _check_reiterable(self) -> None:
         if isinstance(self.batches, Iterator):
@@ -389,15 +468,3 @@ def _one_each(what: str, values: Any) -> Tensor:
         found = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"{what}: expected one value for each example, shape (n,), got {found}; use reduction='none'")
     return values
-
-
-def _moved(batch: Any, device: torch.device) -> Any:
-    if hasattr(batch, "to"):  # tensors, packed sequences, the batches of Hugging Face tokenizers
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: _moved(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_moved(value, device) for value in batch))
-    if isinstance(batch, tuple | list):
-        return type(batch)(_moved(value, device) for value in batch)
-    return batch

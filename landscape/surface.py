@@ -1,26 +1,33 @@
-"""Loss lines and loss surfaces: the risk on a grid of points around the center."""
+"""Loss lines, surfaces and volumes: the risk at points around a center."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import concurrent.futures
+import contextlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from landscape.parameters import fingerprint, inner_product, norm
-from landscape.risk import EmpiricalRisk, RiskValue
+from landscape.adaptive import Tolerance, refine
+from landscape.datasets import attributes_of, write
+from landscape.interpolation import DIMENSIONS
+from landscape.journal import Journal
+from landscape.layout import SEPARATOR, adapted, flat, gridded, points_of_file, with_center
+from landscape.parameters import fingerprint
+from landscape.totals import Node, Values
+from landscape.walk import Risks, Walk, as_they_come, named
 
-__all__ = ["loss_line", "loss_surface", "open_surface"]
+__all__ = ["loss_line", "loss_surface", "loss_volume"]
 
-Risks = EmpiricalRisk | Mapping[str, EmpiricalRisk]
+_NUMBERS = {1: "one", 2: "two", 3: "three"}
 
 
 def loss_surface(
@@ -28,38 +35,61 @@ def loss_surface(
     directions: Sequence[Mapping[str, Tensor]],
     span: float | tuple[float, float] = 1.0,
     points: int | tuple[int, int] = 51,
-    method: str = "grid",
+    method: str = "adaptive",
+    tolerance: float = 0.01,
+    relative_tolerance: float | None = None,
+    executor: concurrent.futures.Executor | None = None,
     path: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    r"""The risk :math:`L(\theta^* + \alpha d_1 + \beta d_2)` on a grid, every point evaluated.
+    r"""The risk :math:`L(\theta^* + \alpha d_1 + \beta d_2)` over a plane.
+
+    ``"adaptive"`` evaluates a few hundred points and interpolates; it predicts points before it evaluates them, refines
+    where a prediction missed, and reports the largest error that it saw (times 1.5, as it saw few). ``"grid"``
+    evaluates every point. From either, :func:`landscape.interpolant` gives the smooth function at any resolution.
 
     Args:
         risk: what to evaluate, or a dictionary such as ``{"train": …, "test": …}`` of risks of one model; these share
             one walk over the points.
-        directions: two of them, from :func:`landscape.random_directions`.
+        directions: two of them, from :func:`landscape.random_directions` and its relatives.
         span: alpha runs from ``-span`` to ``span``, and beta too; or one span for each.
-        points: along each axis, or one number for each; odd numbers have the center on the grid.
-        method: ``"grid"``.
-        path: also write the result there as netCDF, atomically.
+        points: along each axis, or one number for each; odd numbers have the center on the grid. For an adaptive
+            surface this is the resolution at which it is rendered, and costs nothing.
+        method: ``"adaptive"`` or ``"grid"``.
+        tolerance: of an adaptive surface: the largest error, as a share of the range of the loss.
+        relative_tolerance: and as a share of the loss itself, so that the basin is resolved beside a high wall; None:
+            ten times ``tolerance``; infinity: no such limit.
+        executor: any executor: a process pool, a thread pool, Dask's ``client.get_executor()``. Workers are given the
+            model and the data once, and use one thread each. None: in this process. The values have the same bits
+            either way, if this process uses one thread too.
+        path: write the result there as netCDF, atomically. Points are kept beside it as they come: a second start after
+            a kill evaluates only what is missing, and a second start with another tolerance or resolution of an
+            adaptive surface goes on from what is there.
         progress: show a progress bar on standard error.
 
     Returns:
         A dataset with dimensions ``alpha`` and ``beta`` (before them ``split``, if risks were named): ``loss``,
         ``loss_standard_error`` and each metric; ``center_loss`` and ``center_<metric>``, evaluated at the center
-        itself. Losses that are not finite are kept. ``attrs`` say how it was made.
+        itself. Losses that are not finite are kept. ``attrs`` say how it was made. An adaptive surface also has
+
+        - ``<variable>_error_estimate``, in the variable's unit (accuracy is a step function: its error is larger, and
+          does not count for ``converged``), and ``<variable>_transform`` and ``<variable>_degree``, how it was
+          interpolated;
+        - the lattice under it: ``node_<variable>`` on ``alpha_node`` and ``beta_node``, and ``evaluated``, false where
+          a coarser lattice predicted the value;
+        - ``held_out_<variable>``: the points that tested the predictions;
+        - in ``attrs``: ``error_estimate`` as a share of the range, ``relative_error_estimate`` as a share of the loss,
+          ``evaluations``, and ``converged``, 0 where the finest lattice was not fine enough.
 
     Raises:
-        ValueError: not two directions, a span that is not positive, too few points, or risks of different models.
+        ValueError: not two directions, a span that is not positive, too few points, risks of different models, or a
+            file of other weights, data, directions or settings; the message says which.
+        RuntimeError: a worker died.
     """
-    if method != "grid":
-        raise ValueError(f"method: expected 'grid', got {method!r}")
-    if len(directions) != 2:
-        raise ValueError(f"directions: a surface takes two, got {len(directions)}")
     spans = span if isinstance(span, tuple) else (span, span)
     counts = points if isinstance(points, tuple) else (points, points)
-    axes = {"alpha": (spans[0], counts[0]), "beta": (spans[1], counts[1])}
-    return _grid(risk, directions, axes, path, progress)
+    how = _How(method, tolerance, relative_tolerance, executor, path, progress)
+    return _surface("a surface", risk, directions, spans, counts, how)
 
 
 def loss_line(
@@ -67,79 +97,157 @@ def loss_line(
     direction: Mapping[str, Tensor],
     span: float = 1.0,
     points: int = 51,
+    method: str = "adaptive",
+    tolerance: float = 0.01,
+    relative_tolerance: float | None = None,
+    executor: concurrent.futures.Executor | None = None,
     path: str | Path | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
     """The risk along one direction; arguments and result as for :func:`loss_surface`, with one dimension ``alpha``."""
-    return _grid(risk, [direction], {"alpha": (span, points)}, path, progress)
+    how = _How(method, tolerance, relative_tolerance, executor, path, progress)
+    return _surface("a line", risk, [direction], (span,), (points,), how)
 
 
-def open_surface(path: str | Path) -> xr.Dataset:
-    """Read what ``path=`` wrote, into memory.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a netCDF file, or without a loss.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no surface {path}")
-    try:
-        surface = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is truncated or not a netCDF file ({error})") from error
-    if "loss" not in surface:
-        raise ValueError(f"{path}: expected a variable 'loss', got {', '.join(map(str, surface.data_vars))}")
-    return surface
-
-
-def _grid(
+def loss_volume(
     risk: Risks,
     directions: Sequence[Mapping[str, Tensor]],
-    axes: Mapping[str, tuple[float, int]],
-    path: str | Path | None,
-    progress: bool,
+    span: float | tuple[float, float, float] = 1.0,
+    points: int | tuple[int, int, int] = 33,
+    method: str = "adaptive",
+    tolerance: float = 0.01,
+    relative_tolerance: float | None = None,
+    executor: concurrent.futures.Executor | None = None,
+    path: str | Path | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
-    risks = dict(risk) if isinstance(risk, Mapping) else {"": risk}
-    first = _common_model(risks)
-    coordinates = {name: _axis(name, span, count) for name, (span, count) in axes.items()}
-    shape = tuple(len(values) for values in coordinates.values())
-    nodes = list(itertools.product(*coordinates.values()))
-    examples = {split: each.count for split, each in risks.items()}
-    attributes = _attributes(directions, first.parameters(), examples) | {"evaluations": len(nodes)}
+    """The risk along three directions; as :func:`loss_surface`, with dimensions ``alpha``, ``beta`` and ``gamma``."""
+    spans = span if isinstance(span, tuple) else (span, span, span)
+    counts = points if isinstance(points, tuple) else (points, points, points)
+    how = _How(method, tolerance, relative_tolerance, executor, path, progress)
+    return _surface("a volume", risk, directions, spans, counts, how)
+
+
+class _How(NamedTuple):
+    method: str
+    tolerance: float
+    relative_tolerance: float | None
+    executor: concurrent.futures.Executor | None
+    path: str | Path | None
+    progress: bool
+
+    def checked_tolerance(self) -> Tolerance:
+        of_value = 10 * self.tolerance if self.relative_tolerance is None else self.relative_tolerance
+        for name, value in (("tolerance", self.tolerance), ("relative_tolerance", of_value)):
+            if not value > 0:
+                raise ValueError(f"{name}: expected a positive number, got {value}")
+        return Tolerance(self.tolerance, of_value)
+
+
+def _surface(
+    what: str,
+    risk: Risks,
+    directions: Sequence[Mapping[str, Tensor]],
+    spans: Sequence[float],
+    counts: Sequence[int],
+    how: _How,
+) -> xr.Dataset:
+    if how.method not in ("adaptive", "grid"):
+        raise ValueError(f"method: expected 'adaptive' or 'grid', got {how.method!r}")
+    if len(directions) != len(spans):
+        raise ValueError(f"directions: {what} takes {_NUMBERS[len(spans)]}, got {len(directions)}")
+    tolerance = how.checked_tolerance()
+    names = DIMENSIONS[: len(spans)]
+    axes = {name: _axis(name, span, count) for name, span, count in zip(names, spans, counts, strict=True)}
+    walk = Walk(named(risk), directions)
+    path = None if how.path is None else Path(how.path)
+    identity: dict[str, Any] = {}
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)  # before the long part, not after it
-    at_center = {split: each() for split, each in risks.items()}
-    values: dict[str, list[RiskValue]] = {split: [] for split in risks}
-    with first.along(directions) as move, tqdm(nodes, desc="surface", unit="point", disable=not progress) as bar:
-        for node in bar:
-            move(node)
-            for split, each in risks.items():
-                values[split].append(each())
-    datasets = [
-        _dataset(found, at_center[split], coordinates, shape).expand_dims({"split": [split]} if split else {})
-        for split, found in values.items()
-    ]
-    surface = xr.concat(datasets, "split") if len(datasets) > 1 else datasets[0]
-    surface.attrs = attributes
-    if path is not None:
-        _write(surface, Path(path))
+        path.parent.mkdir(parents=True, exist_ok=True)  # before the long part, not after it
+        identity = _identity(walk, spans, counts, how.method)
+    attributes = attributes_of(walk) | {"method": how.method}
+    with Journal(path, identity) as journal, tqdm(desc=what, unit="point", disable=not how.progress) as bar:
+        if path is not None and path.exists():
+            journal.values |= points_of_file(path, identity)
+        points = _Points(walk, journal, how.executor, bar)
+        center = (0.0,) * len(spans)
+        at_center = points.at([center])[center]
+        if how.method == "grid":
+            surface = gridded(points.at(itertools.product(*axes.values())), axes)
+        else:
+            refined = refine(points.rows, spans, tolerance, _is_loss)
+            surface = adapted(refined, points.at(refined.held_out), axes)
+            surface.attrs |= {"tolerance": tolerance.of_range, "relative_tolerance": tolerance.of_value}
+        surface = with_center(surface, at_center)
+        surface.attrs = attributes | surface.attrs
+        if path is not None:
+            surface.attrs["identity"] = json.dumps(identity)
+            write(surface, path)
+    journal.delete()
     return surface
 
 
-def _dataset(
-    values: Sequence[RiskValue], center: RiskValue, coordinates: Mapping[str, np.ndarray], shape: tuple[int, ...]
-) -> xr.Dataset:
-    dims = tuple(coordinates)
-    columns = {
-        "loss": [value.loss for value in values],
-        "loss_standard_error": [value.standard_error for value in values],
-    } | {metric: [value.metrics[metric] for value in values] for metric in center.metrics}
-    at_center = {"center_loss": center.loss} | {f"center_{name}": value for name, value in center.metrics.items()}
-    return xr.Dataset(
-        {name: (dims, np.asarray(column).reshape(shape)) for name, column in columns.items()}
-        | {name: ((), value) for name, value in at_center.items()},
-        coords=dict(coordinates),
-    )
+class _Points:
+    """The points of one surface: those that are known, and a way to the others."""
+
+    def __init__(
+        self, walk: Walk, journal: Journal, executor: concurrent.futures.Executor | None, bar: tqdm[NoReturn]
+    ) -> None:
+        self._walk = walk
+        self._journal = journal
+        self._executor = executor
+        self._bar = bar
+        if journal.values:
+            self._check_loss()
+
+    def at(self, nodes: Iterable[Node]) -> dict[Node, Values]:
+        """The values at points; those that are not known yet are evaluated, and kept as they come."""
+        nodes = list(nodes)
+        known = self._journal.values
+        missing = [node for node in nodes if node not in known]
+        with contextlib.closing(as_they_come(self._walk, missing, self._executor)) as arriving:
+            for node, values in arriving:
+                self._journal.add(node, values)
+                self._bar.update()
+        return {node: known[node] for node in nodes}
+
+    def rows(self, nodes: Iterable[Node]) -> dict[Node, dict[str, float]]:
+        """As :meth:`at`, in one row of names that hold split and column."""
+        return {node: flat(values) for node, values in self.at(nodes).items()}
+
+    def _check_loss(self) -> None:
+        """A loss function has no fingerprint, but a value: compare what was found with what is found here."""
+        dimensions = len(self._walk.directions)
+        center = (0.0,) * dimensions
+        if center not in self._journal.values:
+            return
+        with self._walk.begun() as values:
+            here = values([center])[0]
+        for split, columns in self._journal.values[center].items():
+            if not math.isclose(columns["loss"], here[split]["loss"], rel_tol=1e-4, abs_tol=1e-9):
+                raise ValueError(
+                    f"the points that are already there have the loss {columns['loss']:.8g} at the center, but it is "
+                    f"{here[split]['loss']:.8g} now: they belong to another loss function; delete the file, or choose "
+                    "another path"
+                )
+
+
+def _identity(walk: Walk, spans: Sequence[float], counts: Sequence[int], method: str) -> dict[str, Any]:
+    """What points belong to. Tolerance and resolution of an adaptive surface may change: its points stay true."""
+    model = walk.first.model.state_dict()
+    return {
+        "weights": fingerprint({name: value for name, value in model.items() if isinstance(value, Tensor)}),
+        "data": {split: risk.fingerprint() for split, risk in walk.risks.items()},
+        "directions": [fingerprint(direction) for direction in walk.directions],
+        "metrics": {split: risk.metric_names for split, risk in walk.risks.items()},
+        "options": {split: risk.options for split, risk in walk.risks.items()},
+        "method": method,
+        "span": list(spans),
+    } | ({"points": list(counts)} if method == "grid" else {})
+
+
+def _is_loss(name: str) -> bool:
+    return name.partition(SEPARATOR)[2] == "loss"
 
 
 def _axis(name: str, span: float, count: int) -> np.ndarray:
@@ -150,49 +258,3 @@ def _axis(name: str, span: float, count: int) -> np.ndarray:
     # Built from the middle outwards, so that center and ends are exact and the axis is exactly symmetric.
     half = (count - 1) / 2
     return span * ((np.arange(count) - half) / half)
-
-
-def _common_model(risks: Mapping[str, EmpiricalRisk]) -> EmpiricalRisk:
-    if not risks:
-        raise ValueError("risk: expected at least one, got an empty dictionary")
-    first = next(iter(risks.values()))
-    for split, risk in risks.items():
-        if risk.model is not first.model:
-            raise ValueError(f"risk {split!r} has another model: one walk over the points moves one model")
-    return first
-
-
-def _attributes(
-    directions: Sequence[Mapping[str, Tensor]], center: Mapping[str, Tensor], examples: Mapping[str, int]
-) -> dict[str, Any]:
-    about = [dict(getattr(direction, "about", {})) for direction in directions]
-    shared = {key: about[0][key] for key in about[0] if all(one.get(key) == about[0][key] for one in about)}
-    attributes: dict[str, Any] = {
-        "method": "grid",
-        "converged": 1,
-        "center_fingerprint": fingerprint(center),
-        "center_norm": norm(center),
-        "direction_norms": [norm(direction) for direction in directions],
-        "examples": list(examples.values()),
-        "directions": json.dumps(about),
-        "torch": str(torch.__version__),
-        "landscape": importlib.metadata.version("dropattack"),
-    }
-    for key in ("seed", "normalization", "reference"):
-        if key in shared:
-            attributes[key] = shared[key]
-    if "ignored" in shared:
-        attributes["ignored"] = ", ".join(shared["ignored"])
-    if len(directions) == 2:
-        norms = attributes["direction_norms"]
-        attributes["direction_cosine"] = inner_product(*directions) / (norms[0] * norms[1])
-    return attributes
-
-
-def _write(surface: xr.Dataset, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        surface.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Training runs: what is written, resuming after a kill at any moment, and isolation from the caller."""
 
+import itertools
 import json
 import os
 import signal
@@ -46,14 +47,15 @@ def config(method="dropattack", epochs=4, **training):
     )
 
 
-AVERAGING = {"average_from": 0.4, "average_learning_rate": 0.01}
+EVERYTHING = {"average_from": 0.4, "average_learning_rate": 0.01, "keep_epochs": True}
 
 
 def bits(folder):
     """Everything that a run left, but for the seconds it took."""
     tensors = {}
-    for name in sorted(path.stem for path in folder.glob("*.safetensors")):
-        found, _ = checkpoint.load(folder / f"{name}.safetensors")
+    for path in sorted(folder.rglob("*.safetensors")):
+        found, _ = checkpoint.load(path)
+        name = path.relative_to(folder)
         tensors |= {f"{name}.{key}": tensor for key, tensor in found.items()}
     state = checkpoint.load(folder / "last.safetensors")[1]
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in state["history"]]
@@ -73,11 +75,11 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("write", range(1, 7))  # four epochs write at least four last and one best, and the average
+@pytest.mark.parametrize("write", [1, 2, 3, 4, 5, 8, 11])  # four epochs write 5 epochs, 4 last, a best, the average
 def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
     method, write, tmp_path, tiny_model, tiny_data, monkeypatch
 ):
-    train(config(method, **AVERAGING), tmp_path / "whole", dataset=tiny_data, progress=False)
+    train(config(method, **EVERYTHING), tmp_path / "whole", dataset=tiny_data, progress=False)
     real_save, calls = checkpoint.save, []
 
     def save_until_killed(path, tensors, state):
@@ -90,12 +92,28 @@ def test_a_run_killed_at_any_write_resumes_to_the_same_bits(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", save_until_killed)
         with pytest.raises(Killed):
-            train(config(method, **AVERAGING), tmp_path / "killed", dataset=tiny_data, progress=False)
+            train(config(method, **EVERYTHING), tmp_path / "killed", dataset=tiny_data, progress=False)
     assert not (tmp_path / "killed" / "metrics.json").exists()
     torch.rand(5)  # another process would have another global random state
-    train(config(method, **AVERAGING), tmp_path / "killed", dataset=tiny_data, progress=False)
+    train(config(method, **EVERYTHING), tmp_path / "killed", dataset=tiny_data, progress=False)
     assert_same_bits(tmp_path / "whole", tmp_path / "killed")
-    assert not list((tmp_path / "killed").glob(".*"))
+    assert not list((tmp_path / "killed").rglob(".*"))
+
+
+def test_the_weights_of_each_epoch_are_kept(tmp_path, tiny_model, tiny_data):
+    run = train(config(keep_epochs=True, epochs=3), tmp_path / "run", dataset=tiny_data, progress=False)
+    files = sorted((tmp_path / "run" / "epochs").iterdir())
+    assert [file.name for file in files] == [f"{epoch:04}.safetensors" for epoch in range(4)]
+    weights = [checkpoint.load(file)[0] for file in files]
+    last, _ = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    assert all(torch.equal(tensor, last[name]) for name, tensor in weights[3].items())
+    assert weights[0].keys() == {f"model.{name}" for name in run.model.state_dict()}
+    assert all(
+        not torch.equal(one["model.fc1.weight"], other["model.fc1.weight"])
+        for one, other in itertools.pairwise(weights)
+    )
+    train(config(epochs=2), tmp_path / "other", dataset=tiny_data, progress=False)
+    assert not (tmp_path / "other" / "epochs").exists()
 
 
 def test_a_process_killed_in_the_middle_resumes_to_the_same_bits(tmp_path):
@@ -182,7 +200,7 @@ def test_averaging_takes_the_mean_of_the_last_epochs_with_fresh_batch_statistics
         real_save(path, tensors, state)
 
     monkeypatch.setattr(checkpoint, "save", save)
-    run = train(config("standard", epochs=5, **AVERAGING), tmp_path, dataset=tiny_data, progress=False)
+    run = train(config("standard", epochs=5, **EVERYTHING), tmp_path, dataset=tiny_data, progress=False)
     loaded = checkpoint.load_run(tmp_path, "averaged").model
     # 0.4 of 5 epochs is 2: the average is of the weights after epochs 3, 4 and 5.
     expected = sum(epoch["model.fc1.weight"].double() for epoch in epochs[2:]) / 3

@@ -1,0 +1,98 @@
+"""Datasets of what was found along directions: their making, their files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from landscape.parameters import fingerprint, inner_product, norm
+from landscape.totals import Values
+from landscape.walk import Walk
+
+__all__ = ["assembled", "attributes_of", "open_surface", "write"]
+
+
+def assembled(values: Sequence[Values], coordinates: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """A variable for each column, on the product of the coordinates in row-major order; ``split`` first if named."""
+    shape = tuple(len(each) for each in coordinates.values())
+    dimensions = tuple(coordinates)
+    return along_splits(
+        {
+            split: xr.Dataset(
+                {
+                    column: (dimensions, np.array([value[split][column] for value in values]).reshape(shape))
+                    for column in columns
+                },
+                coords=dict(coordinates),
+            )
+            for split, columns in values[0].items()
+        }
+    )
+
+
+def along_splits(datasets: Mapping[str, xr.Dataset]) -> xr.Dataset:
+    """One dataset of several splits; the split ``""`` has no dimension."""
+    named = [data.expand_dims({"split": [split]} if split else {}) for split, data in datasets.items()]
+    return xr.concat(named, "split") if len(named) > 1 else named[0]
+
+
+def attributes_of(walk: Walk) -> dict[str, Any]:
+    """What every result says of its making: directions, center, examples, options, versions."""
+    about = [dict(getattr(direction, "about", {})) for direction in walk.directions]
+    shared = {key: about[0][key] for key in about[0] if all(one.get(key) == about[0][key] for one in about)}
+    center = walk.first.parameters() | dict(walk.center or {})
+    attributes: dict[str, Any] = {
+        "center_fingerprint": fingerprint(center),
+        "center_norm": norm(center),
+        "direction_norms": [norm(direction) for direction in walk.directions],
+        "examples": [risk.count for risk in walk.risks.values()],
+        "directions": json.dumps(about),
+        "torch": str(torch.__version__),
+        "landscape": importlib.metadata.version("dropattack"),
+        **walk.first.options,
+    }
+    for key in ("seed", "normalization", "reference"):
+        if key in shared:
+            attributes[key] = shared[key]
+    if "ignored" in shared:
+        attributes["ignored"] = ", ".join(shared["ignored"])
+    if len(walk.directions) == 2:
+        norms = attributes["direction_norms"]
+        attributes["direction_cosine"] = inner_product(*walk.directions) / (norms[0] * norms[1])
+    return attributes
+
+
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write a dataset as netCDF, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        dataset.to_netcdf(temporary, engine="h5netcdf")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def open_surface(path: str | Path) -> xr.Dataset:
+    """Read what ``path=`` wrote, into memory.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a netCDF file, or without a loss.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no surface {path}")
+    try:
+        surface = xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is truncated or not a netCDF file ({error})") from error
+    if "loss" not in surface:
+        raise ValueError(f"{path}: expected a variable 'loss', got {', '.join(map(str, surface.data_vars))}")
+    return surface

@@ -1,0 +1,179 @@
+"""A walk over points in weight space: here, or on the workers of an executor, with points kept as they come."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from landscape import workers
+from landscape.risk import EmpiricalRisk
+from landscape.totals import Node, Values
+
+__all__ = ["Measure", "Risks", "Walk", "as_they_come", "evaluate", "named"]
+
+Measure = Callable[[EmpiricalRisk], Mapping[str, float]]
+Risks = EmpiricalRisk | Mapping[str, EmpiricalRisk]
+
+# Positions that share one reading of batches that are made anew at each reading (a data loader's).
+_POINTS_A_READING = 16
+_SECONDS_A_TASK = 0.2  # long beside what sending a task costs, short beside what a kill may lose
+_MOST_POINTS_A_TASK = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """What is evaluated, and along what.
+
+    Attributes:
+        risks: split to risk; all of one model. A single risk without a name has the split ``""``.
+        directions: the coordinates of a point count along these.
+        center: the point with coordinates 0; None: the model's weights.
+        measure: from a risk whose model has been moved to a named row of numbers; None: mean loss, its standard error,
+            and the means of the metrics.
+    """
+
+    risks: Mapping[str, EmpiricalRisk]
+    directions: Sequence[Mapping[str, Tensor]]
+    center: Mapping[str, Tensor] | None = None
+    measure: Measure | None = None
+
+    def __post_init__(self) -> None:
+        if not self.risks:
+            raise ValueError("risk: expected at least one, got an empty dictionary")
+        for split, risk in self.risks.items():
+            if risk.model is not self.first.model:
+                raise ValueError(f"risk {split!r} has another model: one walk over the points moves one model")
+
+    @property
+    def first(self) -> EmpiricalRisk:
+        """Any of the risks: they share the model."""
+        return next(iter(self.risks.values()))
+
+    @contextlib.contextmanager
+    def begun(self) -> Iterator[Callable[[Sequence[Node]], list[Values]]]:
+        """Inside the block, a function from points to their values; after it, the model is as it was."""
+        with contextlib.ExitStack() as stack:
+            move = stack.enter_context(self.first.along(self.directions, self.center))
+            if self.measure is None:
+                stack.enter_context(self.first.evaluation())
+
+            def values(nodes: Sequence[Node]) -> list[Values]:
+                found: list[Values] = [{} for _ in nodes]
+                for split, risk in self.risks.items():
+                    if self.measure is None:
+                        moves = [functools.partial(move, node) for node in nodes]
+                        rows = [value.columns() for value in risk.at_each(moves)]
+                    else:
+                        rows = [_measured(move, node, self.measure, risk) for node in nodes]
+                    for columns, row in zip(found, rows, strict=True):
+                        columns[split] = row
+                return found
+
+            yield values
+
+    @property
+    def points_a_reading(self) -> int:
+        """How many points share one reading of the batches."""
+        readings_are_free = self.measure is not None or all(risk.rereading_is_free for risk in self.risks.values())
+        return 1 if readings_are_free else _POINTS_A_READING
+
+
+def named(risk: Risks) -> dict[str, EmpiricalRisk]:
+    """Risks by split; a single one has the split ``""``."""
+    return dict(risk) if isinstance(risk, Mapping) else {"": risk}
+
+
+def evaluate(
+    walk: Walk,
+    nodes: Sequence[Node],
+    executor: concurrent.futures.Executor | None = None,
+    progress: bool = True,
+    description: str = "points",
+) -> dict[Node, Values]:
+    """The values at each point, in the order of the points.
+
+    Args:
+        walk: what to evaluate.
+        nodes: coordinates along the walk's directions.
+        executor: where; None: in this process, on the model itself. Workers get copies.
+        progress: show a progress bar on standard error.
+        description: of the bar.
+
+    Raises:
+        RuntimeError: a worker died.
+        TypeError: the model, the data or the loss cannot be sent to another process.
+    """
+    with tqdm(total=len(set(nodes)), desc=description, unit="point", disable=not progress) as bar:
+        found = {}
+        for node, values in as_they_come(walk, nodes, executor):
+            found[node] = values
+            bar.update()
+    return {node: found[node] for node in nodes}
+
+
+def as_they_come(
+    walk: Walk, nodes: Sequence[Node], executor: concurrent.futures.Executor | None = None
+) -> Generator[tuple[Node, Values], None, None]:
+    """Points and their values, in the order in which they are finished; arguments as for :func:`evaluate`."""
+    nodes = list(dict.fromkeys(nodes))
+    return _here(walk, nodes) if executor is None else _elsewhere(walk, nodes, executor)
+
+
+def _measured(move: Callable[[Node], None], node: Node, measure: Measure, risk: EmpiricalRisk) -> dict[str, float]:
+    move(node)
+    return dict(measure(risk))
+
+
+def _here(walk: Walk, nodes: Sequence[Node]) -> Generator[tuple[Node, Values], None, None]:
+    if nodes:
+        with walk.begun() as values:
+            for chunk in _chunks(nodes, walk.points_a_reading):
+                yield from zip(chunk, values(chunk), strict=True)
+
+
+def _elsewhere(
+    walk: Walk, nodes: Sequence[Node], executor: concurrent.futures.Executor
+) -> Generator[tuple[Node, Values], None, None]:
+    parcel = workers.Parcel(walk)
+    waiting: dict[concurrent.futures.Future[workers.Answer | None], Sequence[Node]] = {}
+
+    def submit(chunks: Iterable[Sequence[Node]], packed: bytes | None = None) -> None:
+        waiting.update({executor.submit(workers.work, parcel.key, packed, chunk): chunk for chunk in chunks})
+
+    # A few small tasks first; the first answer says how many points make a task of a good length.
+    first = 2 * (os.cpu_count() or 1) * walk.points_a_reading
+    submit(_chunks(nodes[:first], walk.points_a_reading))
+    rest = nodes[first:]
+    try:
+        while waiting:
+            done, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                chunk = waiting.pop(future)
+                answer = future.result()
+                if answer is None:  # a worker that does not have this walk: new, or it had another one meanwhile
+                    submit([chunk], parcel.packed)
+                    continue
+                if rest:
+                    a_task = round(_SECONDS_A_TASK * len(chunk) / max(answer.seconds, 1e-9))
+                    submit(_chunks(rest, max(walk.points_a_reading, min(a_task, _MOST_POINTS_A_TASK))))
+                    rest = []
+                yield from zip(chunk, answer.values, strict=True)
+    except concurrent.futures.BrokenExecutor as error:
+        raise RuntimeError(
+            f"a worker died ({error}): out of memory, or killed; points that were finished are kept if there is a "
+            "path, and a new start with a new executor goes on from there"
+        ) from error
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _chunks(nodes: Sequence[Node], size: int) -> Iterator[Sequence[Node]]:
+    return (nodes[start : start + size] for start in range(0, len(nodes), size))
