@@ -26,6 +26,9 @@ def reestimate(model: nn.Module, passes: Iterable[Callable[[], object]]) -> None
     Args:
         model: in evaluation mode; its other layers stay so.
         passes: one function for each batch, that sends it through the model.
+
+    Raises:
+        ValueError: a batch of a single example.
     """
     layers = batch_norm_layers(model)
     with contextlib.ExitStack() as stack, torch.no_grad():
@@ -44,6 +47,8 @@ def _averaging(layer: _BatchNorm) -> Iterator[None]:
         nonlocal seen
         values: Tensor = arguments[0]
         count = values.numel() // values.shape[1]
+        if count < 2:
+            raise ValueError("statistics: a batch of one value a channel has no variance; use batches of two or more")
         seen += count
         layer.momentum = count / seen
 

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from landscape.risk import EmpiricalRisk
 
-__all__ = ["Eigenvalues", "Trace", "hessian_eigenvalues", "hessian_trace"]
+__all__ = ["Eigenvalues", "Trace", "hessian_eigenpairs", "hessian_eigenvalues", "hessian_trace"]
 
 
 class Eigenvalues(NamedTuple):
@@ -68,25 +69,53 @@ def hessian_eigenvalues(
     Raises:
         ValueError: count below 1 or above the number of parameters.
     """
+    return hessian_eigenpairs(risk, count, which, tolerance, max_products, seed)[0]
+
+
+def hessian_eigenpairs(
+    risk: EmpiricalRisk,
+    count: int = 1,
+    which: Literal["largest", "smallest"] = "largest",
+    tolerance: float = 1e-3,
+    max_products: int = 1000,
+    seed: int = 0,
+    shift: float = 0.0,
+) -> tuple[Eigenvalues, list[dict[str, Tensor]]]:
+    r"""Eigenvalues as from :func:`hessian_eigenvalues`, and for each its unit eigenvector, by parameter name.
+
+    Args:
+        risk: the function; its Hessian is taken at the model's weights.
+        count: how many.
+        which: ``"largest"`` or ``"smallest"``.
+        tolerance: accuracy relative to :math:`|\lambda - \mathrm{shift}|`.
+        max_products: give up after about so many Hessian-vector products.
+        seed: of the starting vector.
+        shift: what the tolerance counts from. With the largest eigenvalue here, the smallest is found to a share of the
+            spread of the spectrum; to a share of itself, one that is nearly zero takes very many products.
+    """
     products = _Products(risk)
     if not 1 <= count <= products.size:
         raise ValueError(f"count: expected 1 to {products.size}, the number of parameters, got {count}")
     if which not in ("largest", "smallest"):
         raise ValueError(f"which: expected 'largest' or 'smallest', got {which!r}")
     converged = True
+
+    def shifted(vector: np.ndarray) -> np.ndarray:
+        return products(vector) - shift * np.ravel(vector)
+
     # One BLAS thread: ARPACK's small dense steps otherwise wake a second thread pool that fights with torch's.
     with threadpool_limits(limits=1, user_api="blas"):
         start = np.random.default_rng(seed).standard_normal(products.size)
         if products.size <= max(20, 2 * count):  # ARPACK needs room for its Krylov space; build so small a matrix
             columns = np.stack([products(unit) for unit in np.eye(products.size)])
             values, vectors = np.linalg.eigh((columns + columns.T) / 2)
-        elif not products(start).any():  # no curvature in a random direction: the Hessian is zero; ARPACK would fail
-            values, vectors = np.zeros(count), np.eye(products.size, count)
+        elif not shifted(start).any():  # not even in a random direction: the matrix is zero; ARPACK would fail
+            values, vectors = np.full(count, shift), np.eye(products.size, count)
         else:
             krylov = min(products.size, max(2 * count + 1, 20))
             try:
                 values, vectors = eigsh(
-                    LinearOperator((products.size, products.size), matvec=products, dtype=np.float64),
+                    LinearOperator((products.size, products.size), matvec=shifted, dtype=np.float64),
                     k=count,
                     which="LA" if which == "largest" else "SA",
                     tol=tolerance,
@@ -96,13 +125,15 @@ def hessian_eigenvalues(
                 )
             except ArpackNoConvergence as stopped:
                 values, vectors, converged = stopped.eigenvalues, stopped.eigenvectors, False
+            values = values + shift
         order = np.argsort(values)[::-1]
         order = order[:count] if which == "largest" else order[-count:]
         values, vectors = values[order], vectors[:, order]
         residuals = np.array(
             [np.linalg.norm(products(vector) - value * vector) for value, vector in zip(values, vectors.T, strict=True)]
         )
-    return Eigenvalues(values, residuals, converged, products.spent)
+    found = Eigenvalues(values, residuals, converged, products.spent)
+    return found, [products.by_name(vector) for vector in vectors.T]
 
 
 def hessian_trace(
@@ -145,15 +176,17 @@ class _Products:
 
     def __call__(self, vector: np.ndarray) -> np.ndarray:
         self.spent += 1
-        flat = torch.from_numpy(np.ascontiguousarray(vector).ravel())
-        parts = flat.split([tensor.numel() for tensor in self._shapes.values()])
-        product = self._risk.hessian_product(
-            {
-                name: part.reshape(like.shape).to(like.device, like.dtype)
-                for (name, like), part in zip(self._shapes.items(), parts, strict=True)
-            }
-        )
+        product = self._risk.hessian_product(self.by_name(vector))
         flat_product = torch.cat([tensor.double().flatten().cpu() for tensor in product.values()]).numpy()
         if not np.isfinite(flat_product).all():
             raise ValueError("a Hessian-vector product is not finite: the loss has no curvature at these weights")
         return flat_product
+
+    def by_name(self, vector: np.ndarray) -> dict[str, Tensor]:
+        """A flat vector as tensors of the parameters' shapes and types."""
+        flat = torch.from_numpy(np.ascontiguousarray(vector).ravel())
+        parts = flat.split([tensor.numel() for tensor in self._shapes.values()])
+        return {
+            name: part.reshape(like.shape).to(like.device, like.dtype)
+            for (name, like), part in zip(self._shapes.items(), parts, strict=True)
+        }

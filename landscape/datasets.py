@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,30 @@ import numpy as np
 import torch
 import xarray as xr
 
+from landscape.interpolation import DIMENSIONS
 from landscape.parameters import fingerprint, inner_product, norm
 from landscape.totals import Values
 from landscape.walk import Walk
 
-__all__ = ["assembled", "attributes_of", "open_surface", "write"]
+__all__ = ["along_splits", "assembled", "attributes_of", "grid_axes", "open_surface", "write"]
+
+
+def grid_axes(spans: Sequence[float], counts: Sequence[int]) -> dict[str, np.ndarray]:
+    """Coordinates from minus to plus each span.
+
+    Raises:
+        ValueError: a span that is not positive, or fewer than two points.
+    """
+    axes = {}
+    for name, span, count in zip(DIMENSIONS, spans, counts, strict=False):
+        if not (np.isfinite(span) and span > 0):
+            raise ValueError(f"span: expected a positive number for {name}, got {span}")
+        if count < 2 or count != int(count):
+            raise ValueError(f"points: expected a whole number of at least 2 along {name}, got {count}")
+        # Built from the middle outwards, so that center and ends are exact and the axis is exactly symmetric.
+        half = (count - 1) / 2
+        axes[name] = span * ((np.arange(count) - half) / half)
+    return axes
 
 
 def assembled(values: Sequence[Values], coordinates: Mapping[str, np.ndarray]) -> xr.Dataset:
@@ -64,8 +84,8 @@ def attributes_of(walk: Walk) -> dict[str, Any]:
     if "ignored" in shared:
         attributes["ignored"] = ", ".join(shared["ignored"])
     if len(walk.directions) == 2:
-        norms = attributes["direction_norms"]
-        attributes["direction_cosine"] = inner_product(*walk.directions) / (norms[0] * norms[1])
+        lengths = math.prod(attributes["direction_norms"])
+        attributes["direction_cosine"] = inner_product(*walk.directions) / lengths if lengths else math.nan
     return attributes
 
 

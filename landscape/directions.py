@@ -5,14 +5,17 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.parameters import Direction, Point, Role, filter_norms, fingerprint
+from landscape.curvature import hessian_eigenpairs
+from landscape.parameters import Direction, Point, Role, filter_norms, fingerprint, norm
+from landscape.risk import EmpiricalRisk
 
-__all__ = ["random_directions"]
+__all__ = ["check_same_parameters", "direction_between", "hessian_directions", "random_directions"]
 
 _KINDS = (
     "linear",
@@ -89,6 +92,120 @@ def random_directions(
         )
         for index in range(count)
     )
+
+
+def direction_between(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Direction:
+    """The way from one point to another, ``b - a``: with ``a`` as center, coordinate 0 is ``a`` and 1 is ``b``.
+
+    Args:
+        a: where it starts.
+        b: where it ends.
+
+    Raises:
+        ValueError: other names or shapes in ``b``.
+    """
+    check_same_parameters("b", b, a)
+    between = {name: b[name].detach().to(tensor) - tensor.detach() for name, tensor in a.items()}
+    about = {"kind": "between", "length": norm(between), "start": fingerprint(a), "end": fingerprint(b)}
+    return Direction(between, a.roles if isinstance(a, Point) else None, about)
+
+
+def hessian_directions(
+    risk: EmpiricalRisk,
+    count: int = 2,
+    which: Literal["largest", "smallest", "both"] = "largest",
+    tolerance: float = 1e-3,
+    max_products: int = 1000,
+    seed: int = 0,
+) -> tuple[Direction, ...]:
+    """Unit eigenvectors of the Hessian at the model's weights, over all parameters of the risk.
+
+    They are neither filter-normalized nor blind to biases: a coordinate is a distance in weight space. Eigenvectors
+    have no sign; these get that of their inner product with fixed Gaussian draws. (The sign of the largest entry would
+    hang on rounding errors where entries come in pairs of opposite sign, as in a layer before a softmax.) Eigenvectors
+    of eigenvalues that nearly coincide span a plane in which any other pair is as good.
+
+    Args:
+        risk: the function.
+        count: how many.
+        which: ``"largest"``: of the largest eigenvalues, the largest first; ``"smallest"``: of the algebraically
+            smallest, the smallest first; ``"both"``: half of them from each end, the largest first.
+        tolerance: relative accuracy of the eigenvalues; with ``"both"``, that of the smallest is a share of the spread
+            of the spectrum.
+        max_products: give up after about so many Hessian-vector products (at either end).
+        seed: of the iteration's starting vector.
+
+    Returns:
+        ``count`` directions. ``about`` holds ``eigenvalue``, ``residual`` (‖Hv − λv‖ for unit v), and ``converged``.
+
+    Raises:
+        ValueError: an unknown end, a number that cannot be, or an iteration that did not converge.
+    """
+    if which not in ("largest", "smallest", "both"):
+        raise ValueError(f"which: expected 'largest', 'smallest' or 'both', got {which!r}")
+    if which == "both" and count % 2:
+        raise ValueError(f"count: expected an even number, half of it from each end of the spectrum, got {count}")
+    settings: dict[str, Any] = {"tolerance": tolerance, "max_products": max_products, "seed": seed}
+    if which == "both":
+        top = _eigenvectors(risk, count // 2, "largest", **settings)
+        spread_from = top[0].about["eigenvalue"]
+        return (*top, *_eigenvectors(risk, count // 2, "smallest", **settings, shift=spread_from))
+    return _eigenvectors(risk, count, which, **settings)
+
+
+def check_same_parameters(what: str, point: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """See that two points have the same parameters.
+
+    Raises:
+        ValueError: ``what`` has other names or shapes than ``like``.
+    """
+    if differing := sorted(point.keys() ^ like.keys()):
+        missing = [name for name in differing if name in like]
+        raise ValueError(
+            f"{what}: expected the parameters of the first point, but "
+            + (f"{', '.join(map(repr, missing))} is missing" if missing else f"{differing[0]!r} is not one of them")
+        )
+    for name, tensor in like.items():
+        if point[name].shape != tensor.shape:
+            raise ValueError(f"{what}: {name!r} has shape {tuple(point[name].shape)}, expected {tuple(tensor.shape)}")
+
+
+def _eigenvectors(
+    risk: EmpiricalRisk, count: int, which: Literal["largest", "smallest"], **settings: Any
+) -> tuple[Direction, ...]:
+    found, vectors = hessian_eigenpairs(risk, count, which, **settings)
+    if not found.converged:
+        raise ValueError(
+            f"the Hessian's {which} eigenvalues: {len(found.eigenvalues)} of {count} were found in {found.products} "
+            "products; raise max_products or tolerance"
+        )
+    roles = risk.parameters().roles
+    outermost_first = range(count) if which == "largest" else reversed(range(count))
+    return tuple(
+        Direction(
+            _with_fixed_sign(vectors[place]),
+            roles,
+            {
+                "kind": "hessian",
+                "which": which,
+                "index": index,
+                "eigenvalue": float(found.eigenvalues[place]),
+                "residual": float(found.residuals[place]),
+                "converged": found.converged,
+                "tolerance": settings["tolerance"],
+            },
+        )
+        for index, place in enumerate(outermost_first)
+    )
+
+
+def _with_fixed_sign(vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    draws = np.random.default_rng(0)
+    overlap = sum(
+        float(tensor.double().cpu().flatten() @ torch.from_numpy(draws.standard_normal(tensor.numel())))
+        for tensor in vector.values()
+    )
+    return {name: -tensor if overlap < 0 else tensor for name, tensor in vector.items()}
 
 
 def _draw(seed: int, index: int, name: str, like: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def dask_executor(scheduler: str) -> Iterator[concurrent.futures.Executor]:
     try:
         client = distributed.Client(scheduler)
     except (OSError, ValueError) as error:
-        raise ValueError(f"scheduler {scheduler!r}: expected the address of a running Dask scheduler ({error})") from error
+        raise ValueError(f"scheduler: expected the address of a running one, got {scheduler!r} ({error})") from error
     with client, client.get_executor() as executor:
         yield executor
 

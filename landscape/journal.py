@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from landscape.totals import Node, Values
 
@@ -42,12 +41,8 @@ class Journal:
         if self._path is not None and self._path.is_file():
             self._read(self._path)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Close the file; what was added is on disk already."""
         if self._file is not None:
             self._file.close()
 

@@ -1,22 +1,19 @@
-"""How points become the dataset of a surface, and how its file gives them back."""
+"""How points become the dataset of a surface, and how it gives them back."""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from landscape.adaptive import Refined
-from landscape.datasets import along_splits, assembled, open_surface
+from landscape.datasets import along_splits, assembled
 from landscape.interpolation import DIMENSIONS, Interpolant, bounds_of, lattice_dimension, range_of
-from landscape.journal import Identity, check_same
 from landscape.totals import Node, Values
 
-__all__ = ["SEPARATOR", "adapted", "flat", "gridded", "points_of_file", "with_center"]
+__all__ = ["SEPARATOR", "adapted", "flat", "gridded", "points_of", "with_center"]
 
 SEPARATOR = "/"
 _HELD_OUT = "held_out"
@@ -86,16 +83,8 @@ def with_center(surface: xr.Dataset, center: Values) -> xr.Dataset:
     return surface.merge(at_center, combine_attrs="override")
 
 
-def points_of_file(path: Path, identity: Identity) -> dict[Node, Values]:
-    """The evaluated points in the file of a surface.
-
-    Raises:
-        ValueError: the file belongs to something else, or is none of a surface.
-    """
-    surface = open_surface(path)
-    if "identity" not in surface.attrs:
-        raise ValueError(f"{path} does not say which weights and data it belongs to; choose another path")
-    check_same(path, json.loads(surface.attrs["identity"]), identity)
+def points_of(surface: xr.Dataset) -> dict[Node, Values]:
+    """The points of a surface that were evaluated: those of a grid, or the lattice and what was held out."""
     dimensions = [name for name in DIMENSIONS if name in surface.dims]
     if "evaluated" not in surface:
         nodes = itertools.product(*(surface[name].values.tolist() for name in dimensions))

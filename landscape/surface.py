@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import itertools
-import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-import numpy as np
 import xarray as xr
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from landscape.adaptive import Tolerance, refine
-from landscape.datasets import attributes_of, write
-from landscape.interpolation import DIMENSIONS
-from landscape.journal import Journal
-from landscape.layout import SEPARATOR, adapted, flat, gridded, points_of_file, with_center
-from landscape.parameters import fingerprint
+from landscape.datasets import grid_axes
+from landscape.layout import SEPARATOR, adapted, flat, gridded, points_of, with_center
+from landscape.points import Points
 from landscape.totals import Node, Values
-from landscape.walk import Risks, Walk, as_they_come, named
+from landscape.walk import Risks, Walk, named
 
 __all__ = ["loss_line", "loss_surface", "loss_volume"]
 
@@ -89,7 +82,7 @@ def loss_surface(
     spans = span if isinstance(span, tuple) else (span, span)
     counts = points if isinstance(points, tuple) else (points, points)
     how = _How(method, tolerance, relative_tolerance, executor, path, progress)
-    return _surface("a surface", risk, directions, spans, counts, how)
+    return _surface("surface", risk, directions, spans, counts, how)
 
 
 def loss_line(
@@ -106,7 +99,7 @@ def loss_line(
 ) -> xr.Dataset:
     """The risk along one direction; arguments and result as for :func:`loss_surface`, with one dimension ``alpha``."""
     how = _How(method, tolerance, relative_tolerance, executor, path, progress)
-    return _surface("a line", risk, [direction], (span,), (points,), how)
+    return _surface("line", risk, [direction], (span,), (points,), how)
 
 
 def loss_volume(
@@ -125,7 +118,7 @@ def loss_volume(
     spans = span if isinstance(span, tuple) else (span, span, span)
     counts = points if isinstance(points, tuple) else (points, points, points)
     how = _How(method, tolerance, relative_tolerance, executor, path, progress)
-    return _surface("a volume", risk, directions, spans, counts, how)
+    return _surface("volume", risk, directions, spans, counts, how)
 
 
 class _How(NamedTuple):
@@ -155,106 +148,33 @@ def _surface(
     if how.method not in ("adaptive", "grid"):
         raise ValueError(f"method: expected 'adaptive' or 'grid', got {how.method!r}")
     if len(directions) != len(spans):
-        raise ValueError(f"directions: {what} takes {_NUMBERS[len(spans)]}, got {len(directions)}")
+        raise ValueError(f"directions: a {what} takes {_NUMBERS[len(spans)]}, got {len(directions)}")
     tolerance = how.checked_tolerance()
-    names = DIMENSIONS[: len(spans)]
-    axes = {name: _axis(name, span, count) for name, span, count in zip(names, spans, counts, strict=True)}
+    axes = grid_axes(spans, counts)
     walk = Walk(named(risk), directions)
-    path = None if how.path is None else Path(how.path)
-    identity: dict[str, Any] = {}
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)  # before the long part, not after it
-        identity = _identity(walk, spans, counts, how.method)
-    attributes = attributes_of(walk) | {"method": how.method}
-    with Journal(path, identity) as journal, tqdm(desc=what, unit="point", disable=not how.progress) as bar:
-        if path is not None and path.exists():
-            journal.values |= points_of_file(path, identity)
-        points = _Points(walk, journal, how.executor, bar)
-        center = (0.0,) * len(spans)
+    settings: dict[str, Any] = {"method": how.method, "span": list(spans)}
+    if how.method == "grid":  # tolerance and resolution of an adaptive surface may change: its points stay true
+        settings["points"] = list(counts)
+    center = (0.0,) * len(spans)
+    with Points(walk, how.path, settings, how.executor, how.progress, what) as points:
+        if points.finished is not None:
+            points.know(points_of(points.finished))
+        points.check_loss(center)
         at_center = points.at([center])[center]
         if how.method == "grid":
             surface = gridded(points.at(itertools.product(*axes.values())), axes)
         else:
-            refined = refine(points.rows, spans, tolerance, _is_loss)
+            refined = refine(lambda nodes: _flat(points.at(nodes)), spans, tolerance, _is_loss)
             surface = adapted(refined, points.at(refined.held_out), axes)
             surface.attrs |= {"tolerance": tolerance.of_range, "relative_tolerance": tolerance.of_value}
         surface = with_center(surface, at_center)
-        surface.attrs = attributes | surface.attrs
-        if path is not None:
-            surface.attrs["identity"] = json.dumps(identity)
-            write(surface, path)
-    journal.delete()
-    return surface
+        surface.attrs["method"] = how.method
+        return points.finish(surface)
 
 
-class _Points:
-    """The points of one surface: those that are known, and a way to the others."""
-
-    def __init__(
-        self, walk: Walk, journal: Journal, executor: concurrent.futures.Executor | None, bar: tqdm[NoReturn]
-    ) -> None:
-        self._walk = walk
-        self._journal = journal
-        self._executor = executor
-        self._bar = bar
-        if journal.values:
-            self._check_loss()
-
-    def at(self, nodes: Iterable[Node]) -> dict[Node, Values]:
-        """The values at points; those that are not known yet are evaluated, and kept as they come."""
-        nodes = list(nodes)
-        known = self._journal.values
-        missing = [node for node in nodes if node not in known]
-        with contextlib.closing(as_they_come(self._walk, missing, self._executor)) as arriving:
-            for node, values in arriving:
-                self._journal.add(node, values)
-                self._bar.update()
-        return {node: known[node] for node in nodes}
-
-    def rows(self, nodes: Iterable[Node]) -> dict[Node, dict[str, float]]:
-        """As :meth:`at`, in one row of names that hold split and column."""
-        return {node: flat(values) for node, values in self.at(nodes).items()}
-
-    def _check_loss(self) -> None:
-        """A loss function has no fingerprint, but a value: compare what was found with what is found here."""
-        dimensions = len(self._walk.directions)
-        center = (0.0,) * dimensions
-        if center not in self._journal.values:
-            return
-        with self._walk.begun() as values:
-            here = values([center])[0]
-        for split, columns in self._journal.values[center].items():
-            if not math.isclose(columns["loss"], here[split]["loss"], rel_tol=1e-4, abs_tol=1e-9):
-                raise ValueError(
-                    f"the points that are already there have the loss {columns['loss']:.8g} at the center, but it is "
-                    f"{here[split]['loss']:.8g} now: they belong to another loss function; delete the file, or choose "
-                    "another path"
-                )
-
-
-def _identity(walk: Walk, spans: Sequence[float], counts: Sequence[int], method: str) -> dict[str, Any]:
-    """What points belong to. Tolerance and resolution of an adaptive surface may change: its points stay true."""
-    model = walk.first.model.state_dict()
-    return {
-        "weights": fingerprint({name: value for name, value in model.items() if isinstance(value, Tensor)}),
-        "data": {split: risk.fingerprint() for split, risk in walk.risks.items()},
-        "directions": [fingerprint(direction) for direction in walk.directions],
-        "metrics": {split: risk.metric_names for split, risk in walk.risks.items()},
-        "options": {split: risk.options for split, risk in walk.risks.items()},
-        "method": method,
-        "span": list(spans),
-    } | ({"points": list(counts)} if method == "grid" else {})
+def _flat(values: Mapping[Node, Values]) -> dict[Node, dict[str, float]]:
+    return {node: flat(found) for node, found in values.items()}
 
 
 def _is_loss(name: str) -> bool:
     return name.partition(SEPARATOR)[2] == "loss"
-
-
-def _axis(name: str, span: float, count: int) -> np.ndarray:
-    if not (np.isfinite(span) and span > 0):
-        raise ValueError(f"span: expected a positive number for {name}, got {span}")
-    if count < 2 or count != int(count):
-        raise ValueError(f"points: expected a whole number of at least 2 along {name}, got {count}")
-    # Built from the middle outwards, so that center and ends are exact and the axis is exactly symmetric.
-    half = (count - 1) / 2
-    return span * ((np.arange(count) - half) / half)

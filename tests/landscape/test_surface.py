@@ -14,8 +14,8 @@ from torch import nn
 
 import landscape
 from landscape import EmpiricalRisk, open_surface, random_directions
+from landscape.datasets import grid_axes
 from landscape.parameters import fingerprint
-from landscape.surface import _axis
 
 
 # Every point evaluated; adaptive surfaces have tests of their own.
@@ -74,7 +74,7 @@ def test_a_quadratic_line(bowl, symmetric):
 
 @given(span=st.floats(1e-6, 1e6), count=st.integers(2, 101))
 def test_axes_are_exact(span, count):
-    axis = _axis("alpha", span, count)
+    axis = grid_axes([span], [count])["alpha"]
     np.testing.assert_array_equal(axis, -axis[::-1])
     assert (axis[0], axis[-1], len(axis)) == (-span, span, count)
     assert (0.0 in axis) == (count % 2 == 1)
