@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-import xarray as xr
 
 from dropattack.checkpoint import Run, write_text
 from dropattack.config import Config, Named, Training
@@ -40,7 +39,7 @@ class Scale:
 
     Attributes:
         epochs: of each training.
-        points: along each side of the surfaces.
+        points: along each side of the surfaces' pictures; fewer are evaluated.
         surface_examples: training digits under the surfaces.
         flatness_examples: training digits under the flatness metrics.
         trace_tolerance: relative standard error of the Hessian's trace.
@@ -54,8 +53,8 @@ class Scale:
 
 
 SCALES = {
-    "desk": Scale(epochs=20, points=21, surface_examples=3000, flatness_examples=1000, trace_tolerance=0.05),
-    "smoke": Scale(epochs=2, points=5, surface_examples=200, flatness_examples=100, trace_tolerance=0.5),
+    "desk": Scale(epochs=20, points=51, surface_examples=3000, flatness_examples=1000, trace_tolerance=0.05),
+    "smoke": Scale(epochs=2, points=11, surface_examples=200, flatness_examples=100, trace_tolerance=0.5),
 }
 
 
@@ -65,7 +64,7 @@ def run_demo(
     """Train LeNet-5 with standard training and with DropAttack, and compare the minima.
 
     Writes into ``folder``: ``runs/`` (reused when they are there), ``curves.png``, ``contours.png``, ``relief.png``,
-    ``<method>.nc``, ``flatness.csv``, ``gradient_norms.csv`` and ``findings.txt``.
+    ``flatness.csv``, ``gradient_norms.csv`` and ``findings.txt``; each run's folder also holds its ``surface.nc``.
 
     Args:
         folder: for the results, made if needed.
@@ -97,7 +96,12 @@ def run_demo(
         plots.curve_panels(histories, f"LeNet-5 on {trained_on} MNIST digits").savefig(folder / "curves.png")
 
         say("2/5  Training loss on one random plane through each minimum (the same draws, filter-normalized)")
-        surfaces = _surfaces(runs, dataset, size, seed, folder, progress)
+        surfaces = {}
+        for name, run in runs.items():
+            risk = EmpiricalRisk(run.model, dataset.train.batches(limit=size.surface_examples))
+            directions = random_directions(risk.parameters(), seed=seed)
+            file = folder / "runs" / f"{scale}-{name}-seed{seed}" / "surface.nc"
+            surfaces[name] = loss_surface(risk, directions, points=size.points, path=file, progress=progress)
         heading = f"Training loss around two minima of LeNet-5 ({size.surface_examples:,} MNIST digits)"
         plots.contour_panels(surfaces, heading).savefig(folder / "contours.png")
         plots.relief_panels(surfaces, heading).savefig(folder / "relief.png")
@@ -175,17 +179,3 @@ def findings(runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.Data
 
 def _counted(ratios: pd.Series, what: str) -> str:
     return f"{int((ratios < 1).sum())} of {len(ratios)} {what}"
-
-
-def _surfaces(
-    runs: Mapping[str, Run], dataset: Dataset, size: Scale, seed: int, folder: Path, progress: bool
-) -> dict[str, xr.Dataset]:
-    batches = dataset.train.batches(limit=size.surface_examples)
-    surfaces = {}
-    for name, run in runs.items():
-        risk = EmpiricalRisk(run.model, batches)
-        directions = random_directions(risk.parameters(), seed=seed)
-        surfaces[name] = loss_surface(
-            risk, directions, points=size.points, path=folder / f"{name}.nc", progress=progress
-        )
-    return surfaces

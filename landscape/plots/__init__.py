@@ -1,12 +1,19 @@
 """Matplotlib plots, one file each: labelled data in, drawn on the axes they are given.
 
-Functions named ``…_panels`` arrange several models in one new figure, on common axes, levels and colors.
+Functions named ``…_panels`` arrange several in one new figure: models on common axes, levels and colors, or the parts
+of one picture.
 """
 
 from landscape.plots.contour import contour, contour_panels
 from landscape.plots.curves import curve_panels, curves
+from landscape.plots.difference import difference, difference_panels
+from landscape.plots.eigenvalue_ratio import eigenvalue_ratio, eigenvalue_ratio_panels
+from landscape.plots.intervals import difference_intervals, readout_intervals, readout_panels
+from landscape.plots.line import line, line_panels
 from landscape.plots.relief import relief, relief_panels
 from landscape.plots.scale import Scale, common_scale
+from landscape.plots.trajectory import trajectory, trajectory_panels
+from landscape.plots.volume import volume, volume_panels
 
 __all__ = [
     "Scale",
@@ -15,6 +22,19 @@ __all__ = [
     "contour_panels",
     "curve_panels",
     "curves",
+    "difference",
+    "difference_intervals",
+    "difference_panels",
+    "eigenvalue_ratio",
+    "eigenvalue_ratio_panels",
+    "line",
+    "line_panels",
+    "readout_intervals",
+    "readout_panels",
     "relief",
     "relief_panels",
+    "trajectory",
+    "trajectory_panels",
+    "volume",
+    "volume_panels",
 ]

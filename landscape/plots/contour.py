@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from landscape.plots.scale import COLORS, Scale, axis_labels, center_title, common_scale, made_how, only_plane
+from landscape.plots.captions import axis_labels, center_title, lowest_point, made_how, put_caption
+from landscape.plots.scale import COLORS, Scale, common_scale, only_plane
 
-__all__ = ["contour", "contour_panels"]
+__all__ = ["contour", "contour_panels", "fill_plane", "label_lines", "loss_colorbar"]
 
 
 def contour(surface: xr.Dataset, ax: Axes, scale: Scale | None = None, title: str | None = None) -> Axes:
     """Draw one surface.
 
-    The cross marks the center, the circle the lowest point of the grid. Points whose loss is not finite are hatched.
+    The cross marks the center, the circle the lowest point that is drawn. Points whose loss is not finite are hatched.
 
     Args:
         surface: from :func:`landscape.loss_surface`, one split.
@@ -32,24 +34,40 @@ def contour(surface: xr.Dataset, ax: Axes, scale: Scale | None = None, title: st
         ``ax``.
     """
     scale = scale or common_scale([surface])
-    plane = only_plane(surface, "loss")
-    alpha, beta = plane["alpha"].values, plane["beta"].values
-    values = np.ma.masked_invalid(plane.values)
-    ax.patch.set(facecolor="0.85", hatch="///", edgecolor="0.6")
-    ax.contourf(alpha, beta, values, levels=scale.levels, norm=scale.norm, cmap=COLORS)
-    lines = ax.contour(alpha, beta, values, levels=scale.levels, colors="black", linewidths=0.5, alpha=0.6)
-    labels = ax.clabel(lines, np.asarray(lines.levels)[::2], fontsize=7, fmt=lambda level: f"{level:g}")
-    for label in labels:
-        label.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.65, "pad": 0.5})
-    row, column = np.unravel_index(np.ma.argmin(values), values.shape)
-    ax.plot(0, 0, marker="+", color="white", markersize=10, markeredgewidth=2)
-    ax.plot(alpha[column], beta[row], marker="o", color="white", markersize=7, fillstyle="none", markeredgewidth=1.5)
-    ax.set(aspect="equal", xlabel=axis_labels(surface)[0], ylabel=axis_labels(surface)[1])
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    fill_plane(only_plane(surface, "loss"), ax, scale)
+    xlabel, ylabel = axis_labels(surface)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
     if title is not None:
         ax.set_title(title, fontsize=10)
     return ax
+
+
+def fill_plane(plane: xr.DataArray, ax: Axes, scale: Scale) -> None:
+    """Filled contours with labelled lines, the center, and the lowest point.
+
+    Args:
+        plane: losses; the first dimension is drawn upwards, the second to the right.
+        ax: where to draw.
+        scale: levels and colors.
+    """
+    down, across = plane.dims
+    y, x, values = plane[down].values, plane[across].values, np.ma.masked_invalid(plane.values)
+    ax.patch.set(facecolor="0.85", hatch="///", edgecolor="0.6")
+    ax.contourf(x, y, values, levels=scale.levels, norm=scale.norm, cmap=COLORS)
+    lines = ax.contour(x, y, values, levels=scale.levels, colors="black", linewidths=0.5, alpha=0.6)
+    label_lines(ax, lines, np.asarray(lines.levels)[::2], lambda level: f"{level:g}")
+    row, column = np.unravel_index(np.ma.argmin(values), values.shape)
+    ax.plot(0, 0, marker="+", color="white", markersize=10, markeredgewidth=2)
+    ax.plot(x[column], y[row], marker="o", color="white", markersize=7, fillstyle="none", markeredgewidth=1.5)
+    ax.set_aspect("equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+
+
+def label_lines(ax: Axes, lines: QuadContourSet, levels: np.ndarray, shown: Callable[[float], str]) -> None:
+    """Write these levels on their lines, readable on any color and not cut off at the frame."""
+    for label in ax.clabel(lines, levels, fontsize=7, fmt=shown):
+        label.set(bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.65, "pad": 0.5}, clip_on=False)
 
 
 def contour_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = None) -> Figure:
@@ -66,6 +84,15 @@ def contour_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = Non
         for ax, (name, surface) in zip(axes, surfaces.items(), strict=True):
             contour(surface, ax, scale, center_title(name, surface))
             ax.label_outer()
+    loss_colorbar(figure, list(axes), scale)
+    put_caption(figure, f"+ center   {lowest_point(surfaces.values())}", made_how(surfaces))
+    if heading is not None:
+        figure.suptitle(heading, fontsize=11)
+    return figure
+
+
+def loss_colorbar(figure: Figure, axes: Sequence[Axes], scale: Scale) -> None:
+    """One color bar of losses for all the axes."""
     colors = figure.colorbar(
         ScalarMappable(scale.norm, COLORS),
         ax=list(axes),
@@ -76,7 +103,3 @@ def contour_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = Non
         pad=0.02,
     )
     colors.minorticks_off()
-    figure.supxlabel(f"+ center   ○ lowest point of the grid\n{made_how(surfaces)}", fontsize=7, color="0.35")
-    if heading is not None:
-        figure.suptitle(heading, fontsize=11)
-    return figure

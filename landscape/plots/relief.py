@@ -11,7 +11,8 @@ from matplotlib.colors import LightSource, Normalize
 from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.axes3d import Axes3D
 
-from landscape.plots.scale import COLORS, Scale, axis_labels, center_title, common_scale, made_how, only_plane
+from landscape.plots.captions import axis_labels, center_title, made_how, put_caption
+from landscape.plots.scale import COLORS, Scale, common_scale, only_plane
 
 __all__ = ["relief", "relief_panels"]
 
@@ -74,7 +75,7 @@ def relief_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = None
     for ax, (name, surface) in zip(axes, surfaces.items(), strict=True):
         relief(surface, ax, scale, center_title(name, surface))
     figure.subplots_adjust(left=0.02, right=0.94, bottom=0.06, top=0.86, wspace=0.12)
-    figure.text(0.5, 0.02, made_how(surfaces), ha="center", fontsize=7, color="0.35")
+    put_caption(figure, made_how(surfaces))
     if heading is not None:
         figure.suptitle(heading, fontsize=11)
     return figure

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-__all__ = ["COLORS", "Scale", "axis_labels", "center_title", "common_scale", "made_how", "only_plane"]
+__all__ = ["COLORS", "Scale", "common_scale", "logarithmic_axis", "only", "only_plane"]
 
 COLORS = "viridis"  # perceptually uniform, color-blind safe, monotone in grey
 
@@ -85,49 +86,39 @@ def common_scale(surfaces: Iterable[xr.Dataset], variable: str = "loss", logarit
     return Scale(low, high, logarithmic)
 
 
+def logarithmic_axis(ax: Axes) -> None:
+    """Make the vertical axis logarithmic, with ticks that say losses rather than powers."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    ax.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def only(surface: xr.Dataset, variable: str, dims: Sequence[str], called: str = "surface") -> xr.DataArray:
+    """The variable with these dimensions alone, in this order.
+
+    Raises:
+        ValueError: a dimension is missing, or there are others to choose from first.
+    """
+    array = surface[variable]
+    missing = [dim for dim in dims if dim not in array.dims]
+    if missing:
+        raise ValueError(
+            f"{variable}: expected the dimensions {', '.join(dims)}, got {', '.join(map(str, array.dims))}"
+        )
+    extra = [str(dim) for dim in array.dims if dim not in dims]
+    if extra:
+        choices = ", ".join(f"{called}.sel({dim}={surface[dim].values.tolist()[0]!r})" for dim in extra)
+        raise ValueError(
+            f"expected {' and '.join(sorted(dims))} alone; choose along {', '.join(extra)} first: {choices}"
+        )
+    return array.transpose(*dims)
+
+
 def only_plane(surface: xr.Dataset, variable: str) -> xr.DataArray:
     """The variable on (beta, alpha): rows are beta, as images and contours want them.
 
     Raises:
         ValueError: there are other dimensions to choose from first.
     """
-    extra = [str(dim) for dim in surface[variable].dims if dim not in ("alpha", "beta")]
-    if extra:
-        choices = ", ".join(f"surface.sel({dim}={str(surface[dim].values[0])!r})" for dim in extra)
-        raise ValueError(f"a plane has alpha and beta alone; choose along {', '.join(extra)} first: {choices}")
-    return surface[variable].transpose("beta", "alpha")
-
-
-def center_title(name: str, surface: xr.Dataset) -> str:
-    """The model's name, and loss and accuracy at the center."""
-    only_plane(surface, "loss")
-    parts = [f"loss {float(surface['center_loss']):.4g}"]
-    if "center_accuracy" in surface:
-        parts.append(f"accuracy {float(surface['center_accuracy']):.2%}")
-    plain = name.replace("$", r"\$")  # a name is text, not a formula
-    return f"{plain}\ncenter: {', '.join(parts)}"
-
-
-def axis_labels(surface: xr.Dataset) -> tuple[str, str]:
-    """What alpha and beta are, with their unit."""
-    unit = {"filter": "filter norms", "layer": "layer norms"}.get(surface.attrs.get("normalization", ""), "")
-    return tuple(f"{name} ({unit})" if unit else name for name in ("alpha", "beta"))  # type: ignore[return-value]
-
-
-def made_how(surfaces: Mapping[str, xr.Dataset]) -> str:
-    """A caption: what the figure's surfaces have in common, and where they differ."""
-    first = next(iter(surfaces.values())).attrs
-    alike = {
-        key for key in first if all(np.array_equal(one.attrs.get(key, np.nan), first[key]) for one in surfaces.values())
-    }
-    parts = []
-    if "normalization" in first:
-        parts.append(f"{first['normalization']}-normalized random directions")
-    if "seed" in first:
-        same = "the same draws for all panels" if "seed" in alike else "DIFFERENT draws in the panels"
-        parts.append(f"seed {first['seed']}, {same}" if "seed" in alike else same)
-    sizes = "×".join(str(size) for size in next(iter(surfaces.values()))["loss"].sizes.values())
-    parts.append(f"{sizes} points, each evaluated")
-    if "ignored" in first:
-        parts.append("biases and normalization layers not moved" if first["ignored"] else "all parameters moved")
-    return "; ".join(parts)
+    return only(surface, variable, ("beta", "alpha"))
