@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
@@ -13,8 +11,7 @@ import typer
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help should not
     import pandas as pd
-
-    from landscape.risk import EmpiricalRisk
+    import xarray as xr
 
 __all__ = ["app", "one_line_errors", "shown"]
 
@@ -28,15 +25,23 @@ app = typer.Typer(
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
+_TARGET = "Function without arguments that returns a landscape.EmpiricalRisk, or a dictionary of them by split"
+Target = Annotated[str, typer.Argument(metavar="[NAME=]MODULE:FUNCTION", help=f"{_TARGET}.")]
 Targets = Annotated[
     list[str],
     typer.Argument(
         metavar="[NAME=]MODULE:FUNCTION...",
-        help="Functions without arguments that return a landscape.EmpiricalRisk, one for each model. "
-        "Modules are also looked for in the current folder.",
+        help=f"{_TARGET}; one for each model. Modules are also looked for in the current folder.",
     ),
 ]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")]
 Seed = Annotated[int, typer.Option(help="Of the random draws, the same for all models.")]
+Span = Annotated[float, typer.Option(help="Coordinates run from -SPAN to SPAN, in filter norms.")]
+Method = Annotated[str, typer.Option(help="adaptive: refine until predictions hold; grid: evaluate every point.")]
+Tolerance = Annotated[float, typer.Option(help="Largest error of an adaptive surface, as a share of its range.")]
+Normalization = Annotated[str, typer.Option(help="filter, layer or none.")]
+Workers = Annotated[int, typer.Option(help="Evaluate in so many processes of one thread each; 0: in this one.")]
+Scheduler = Annotated[str | None, typer.Option(help="Evaluate on a Dask scheduler, such as tcp://10.0.0.1:8786.")]
 
 
 def one_line_errors(command: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
@@ -60,23 +65,203 @@ def one_line_errors(command: Callable[Parameters, Returned]) -> Callable[Paramet
 @one_line_errors
 def surface(
     targets: Targets,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("landscape"),
-    span: Annotated[float, typer.Option(help="Alpha and beta run from -SPAN to SPAN, in filter norms.")] = 1.0,
-    points: Annotated[int, typer.Option(help="Points along each axis.")] = 21,
+    output: Output = Path("landscape"),
+    span: Span = 1.0,
+    points: Annotated[int, typer.Option(help="Points along each axis (of an adaptive surface: of its picture).")] = 51,
+    method: Method = "adaptive",
+    tolerance: Tolerance = 0.01,
     seed: Seed = 0,
-    normalization: Annotated[str, typer.Option(help="filter, layer or none.")] = "filter",
+    normalization: Normalization = "filter",
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
 ) -> None:
-    """Evaluate loss surfaces on a common plane, and draw them on common levels."""
+    """Loss surfaces on a common plane, drawn on common levels. Started again after a kill, it goes on."""
     from landscape import loss_surface, plots, random_directions
+    from landscape.executors import chosen_executor
+    from landscape.targets import load_targets
+    from landscape.walk import named
 
-    surfaces = {}
-    for name, risk in _risks(targets).items():
-        typer.echo(f"{name}: loss {risk().loss:.6g} over {risk.count} examples")
-        directions = random_directions(risk.parameters(), seed=seed, normalization=normalization)  # type: ignore[arg-type]
-        surfaces[name] = loss_surface(risk, directions, span=span, points=points, path=output / f"{name}.nc")
+    surfaces: dict[str, xr.Dataset] = {}
+    with chosen_executor(workers, scheduler) as executor:
+        for name, risks in load_targets(targets).items():
+            for split, risk in named(risks).items():
+                typer.echo(f"{name}: {split} loss {risk().loss:.6g} over {risk.count} examples".replace(":  ", ": "))
+            center = next(iter(named(risks).values())).parameters()
+            directions = random_directions(center, seed=seed, normalization=normalization)  # type: ignore[arg-type]
+            found = loss_surface(
+                risks, directions, span, points, method, tolerance, executor=executor, path=output / f"{name}.nc"
+            )
+            typer.echo(f"{name}: {_how_well(found)}")
+            surfaces |= _by_split(name, found)
     plots.contour_panels(surfaces).savefig(output / "contours.png")
     plots.relief_panels(surfaces).savefig(output / "relief.png")
-    typer.echo(f"wrote {', '.join(f'{name}.nc' for name in surfaces)}, contours.png and relief.png to {output}")
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command()
+@one_line_errors
+def compare(
+    targets: Targets,
+    output: Output = Path("comparison"),
+    pairs: Annotated[int, typer.Option(help="Pairs of random directions, the same for all models.")] = 5,
+    span: Span = 1.0,
+    rise: Annotated[float, typer.Option(help="Rise of the loss for radius and area, in its unit.")] = 0.1,
+    method: Method = "adaptive",
+    tolerance: Tolerance = 0.01,
+    seed: Seed = 0,
+    normalization: Normalization = "filter",
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+) -> None:
+    """Compare models on the same pairs of directions: read-outs with intervals, and the map of their difference."""
+    from landscape import compare_surfaces, plots
+    from landscape.executors import chosen_executor
+    from landscape.targets import load_targets
+
+    with chosen_executor(workers, scheduler) as executor:
+        comparison = compare_surfaces(
+            load_targets(targets), pairs, seed, span, method=method, tolerance=tolerance, rise=rise, executor=executor,
+            folder=output, normalization=normalization,
+        )  # fmt: skip
+    comparison.readouts.to_csv(output / "readouts.csv", index=False)
+    intervals = comparison.intervals()
+    intervals.to_csv(output / "intervals.csv", index=False)
+    typer.echo(shown(intervals))
+    first, *others = comparison.models
+    for other in others:
+        differences = comparison.differences(first, other)
+        differences.to_csv(output / f"difference-{first}-{other}.csv", index=False)
+        typer.echo(f"\n{other} minus {first}, on the same directions:\n{shown(differences)}")
+    plots.readout_panels(intervals).savefig(output / "readouts.png")
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command()
+@one_line_errors
+def check(targets: Targets, seed: Seed = 0) -> None:
+    """Test whether surfaces of a model can be trusted; exit code 1 if not."""
+    import landscape
+    from landscape.targets import single_risks
+
+    failed = []
+    for name, risk in single_risks(targets).items():
+        report = landscape.check(risk, seed=seed)
+        typer.echo(f"{name}\n{report}\n")
+        if not report.passed:
+            failed.append(name)
+    if failed:
+        typer.secho(f"failed: {', '.join(failed)}", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+@one_line_errors
+def between(
+    target: Target,
+    first: Annotated[Path, typer.Argument(help="Weights in safetensors, of the model that the target makes.")],
+    second: Annotated[Path, typer.Argument(help="The other minimum.")],
+    output: Output = Path("between"),
+    points: Annotated[int, typer.Option(help="Points on the way, both ends included.")] = 51,
+    bends: Annotated[int, typer.Option(help="Train a Bezier curve with so many bends; 0: the straight line only.")] = 1,
+    steps: Annotated[int, typer.Option(help="Of that training.")] = 1000,
+    seed: Seed = 0,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+) -> None:
+    """The loss between two minima: on the straight line, and on a trained curve around the barrier."""
+    from landscape import connect, load_points, loss_between, plots
+    from landscape.executors import chosen_executor
+    from landscape.targets import load_targets
+    from landscape.walk import named
+
+    (risks,) = load_targets([target]).values()
+    a, b = load_points([first, second], next(iter(named(risks).values())))
+    with chosen_executor(workers, scheduler) as executor:
+        line = loss_between(risks, a, b, points, executor=executor, path=output / "line.nc")
+        plots.line_panels({"straight line": line}).savefig(output / "line.png")
+        if bends:
+            found = connect(
+                risks, a, b, bends, steps, seed=seed, points=points, executor=executor, path=output / "curve.nc"
+            )
+            plots.line_panels({"trained curve": found.curve}).savefig(output / "curve.png")
+            typer.echo(f"barrier: {found.straight_barrier:.4g} on the straight line, {found.barrier:.4g} on the curve")
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command()
+@one_line_errors
+def trajectory(
+    target: Target,
+    checkpoints: Annotated[list[Path], typer.Argument(help="Weights in safetensors, in the order of the run.")],
+    output: Output = Path("trajectory"),
+    points: Annotated[int, typer.Option(help="Points along each axis of the picture.")] = 51,
+    tolerance: Tolerance = 0.01,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+) -> None:
+    """The path of a run over the loss surface on the plane of its principal components."""
+    from landscape import load_points, loss_surface, plots, trajectory_path
+    from landscape import trajectory as principal_plane
+    from landscape.executors import chosen_executor
+    from landscape.targets import single_risks
+
+    (risk,) = single_risks([target]).values()
+    plane = principal_plane(load_points(checkpoints, risk))
+    span = plane.span()
+    with chosen_executor(workers, scheduler) as executor, risk.at(plane.center):
+        path = trajectory_path(risk, plane, executor, path=output / "path.nc")
+        found = loss_surface(
+            risk, plane.directions, (span[0], span[1]), points, tolerance=tolerance, executor=executor,
+            path=output / "surface.nc",
+        )  # fmt: skip
+    plots.trajectory_panels(found, path).savefig(output / "trajectory.png")
+    shares = ", ".join(f"{share:.1%}" for share in plane.explained_variance)
+    typer.echo(f"explained variance: {shares}; {_how_well(found)}")
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command("eigenvalue-ratio")
+@one_line_errors
+def eigenvalue_ratio(
+    target: Target,
+    output: Output = Path("eigenvalue-ratio"),
+    span: Span = 1.0,
+    points: Annotated[int, typer.Option(help="Points along each axis.")] = 11,
+    seed: Seed = 0,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
+) -> None:
+    """Where a plane is convex: the ratio of the extreme eigenvalues of the Hessian at each point."""
+    from landscape import eigenvalue_ratio as ratio_map
+    from landscape import plots, random_directions
+    from landscape.executors import chosen_executor
+    from landscape.targets import single_risks
+
+    ((name, risk),) = single_risks([target]).items()
+    directions = random_directions(risk.parameters(), seed=seed)
+    with chosen_executor(workers, scheduler) as executor:
+        found = ratio_map(risk, directions, span, points, executor=executor, path=output / "eigenvalue-ratio.nc")
+    plots.eigenvalue_ratio_panels({name: found}).savefig(output / "eigenvalue-ratio.png")
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command()
+@one_line_errors
+def export(
+    surface: Annotated[Path, typer.Argument(help="A surface, line or volume in netCDF.")],
+    output: Annotated[Path, typer.Argument(help="Ends in .csv, or .vts (surface), .vti (volume), .vtp (line).")],
+    logarithm: Annotated[bool, typer.Option(help="Logarithmic height.")] = False,
+    split: Annotated[str | None, typer.Option(help="Whose height, if there are several splits.")] = None,
+    nodes: Annotated[bool, typer.Option(help="The lattice of an adaptive surface instead of its rendering.")] = False,
+) -> None:
+    """Write a surface as CSV, or for ParaView."""
+    from landscape import open_surface, to_csv, to_vtk
+
+    if output.suffix == ".csv":
+        to_csv(open_surface(surface), output, nodes)
+    else:
+        to_vtk(open_surface(surface), output, logarithm=logarithm, split=split, nodes=nodes)
+    typer.echo(f"wrote {output}")
 
 
 @app.command()
@@ -89,8 +274,9 @@ def flatness(
 ) -> None:
     """Measure how sharp each minimum is; larger numbers mean sharper."""
     from landscape import flatness_table
+    from landscape.targets import single_risks
 
-    table = flatness_table(_risks(targets), metrics=metric, seed=seed)
+    table = flatness_table(single_risks(targets), metrics=metric, seed=seed)
     typer.echo(shown(table))
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -103,35 +289,15 @@ def shown(table: pd.DataFrame) -> str:
     return table.to_string(index=False, float_format=lambda value: f"{value:.4g}", na_rep="-")
 
 
-def _risks(targets: list[str]) -> dict[str, EmpiricalRisk]:
-    from landscape.risk import EmpiricalRisk
+def _how_well(surface: xr.Dataset) -> str:
+    points = f"{surface.attrs['evaluations']:,} points evaluated"
+    if surface.attrs["method"] == "grid":
+        return points
+    text = f"{points}, largest error about {surface.attrs['error_estimate']:.2%} of the range"
+    return text if surface.attrs["converged"] else f"{text}; NOT CONVERGED: this is more than was asked for"
 
-    risks = {}
-    for target in targets:
-        name, _, place = target.rpartition("=")
-        module_name, _, function_name = place.partition(":")
-        if not (module_name and function_name):
-            raise ValueError(f"target {target!r}: expected MODULE:FUNCTION, such as my_models:standard")
-        name = name or function_name
-        if name in risks:
-            raise ValueError(f"two targets are called {name!r}; write NAME=MODULE:FUNCTION")
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError as error:
-            if isinstance(error, ModuleNotFoundError) and error.name == module_name:
-                raise ValueError(f"target {target!r}: no module {module_name!r} here or installed") from error
-            raise ValueError(f"target {target!r}: {module_name} cannot be imported ({error})") from error
-        finally:
-            sys.path.pop(0)
-        if not hasattr(module, function_name):
-            known = ", ".join(key for key, value in vars(module).items() if callable(value) and key[0] != "_")
-            raise ValueError(f"target {target!r}: {module_name} has no {function_name!r}; it has {known or 'nothing'}")
-        function = getattr(module, function_name)
-        if not callable(function):
-            raise TypeError(f"target {target!r}: expected a callable, got {type(function).__name__}")
-        risk = function()
-        if not isinstance(risk, EmpiricalRisk):
-            raise TypeError(f"target {target!r}: expected a landscape.EmpiricalRisk, got {type(risk).__name__}")
-        risks[name] = risk
-    return risks
+
+def _by_split(name: str, surface: xr.Dataset) -> dict[str, xr.Dataset]:
+    if "split" not in surface.dims:
+        return {name: surface}
+    return {f"{name}, {split}": surface.sel(split=split) for split in surface["split"].values.tolist()}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy import sparse
 from scipy.interpolate import BSpline, NdBSpline, make_interp_spline
 from scipy.ndimage import distance_transform_edt
+from scipy.sparse.linalg import spsolve
+
+from landscape.totals import SEPARATOR
 
 __all__ = ["DIMENSIONS", "Form", "Interpolant", "bounds_of", "interpolant", "lattice_dimension", "range_of"]
 
@@ -68,8 +73,10 @@ class Interpolant:
         if not finite.any():
             raise ValueError("values: none of them is finite, nothing to interpolate")
         self._broken = None if finite.all() else _broken_cells(self.values)
-        patched = self.values if finite.all() else _patched(self.values, finite)
-        coefficients = _FORWARD[self.form.transform](patched)
+        coefficients: np.ndarray = np.full(self.values.shape, np.nan)
+        coefficients[finite] = _FORWARD[self.form.transform](self.values[finite])
+        if self._broken is not None:
+            coefficients = _filled(coefficients, finite)
         self._knots: list[np.ndarray] = []
         self._degrees: list[int] = []
         for dimension, axis in enumerate(self.axes):
@@ -112,7 +119,7 @@ class Interpolant:
         points = self._checked(points)
         first = np.stack([self._derivative(points, (i,)) for i in range(len(self.axes))], axis=-1)
         by_inner, _ = _chain(self.form.transform, self._derivative(points))
-        return self._where_whole(first * by_inner[..., np.newaxis], points)
+        return self._where_smooth(first * by_inner[..., np.newaxis], points)
 
     def hessian(self, points: np.ndarray) -> np.ndarray:
         """Second derivatives ``(..., n, n)`` at points ``(..., n)``."""
@@ -125,7 +132,7 @@ class Interpolant:
         by_inner, by_inner_twice = _chain(self.form.transform, self._derivative(points))
         outer = first[..., :, np.newaxis] * first[..., np.newaxis, :]
         hessian = second * by_inner[..., np.newaxis, np.newaxis] + outer * by_inner_twice[..., np.newaxis, np.newaxis]
-        return self._where_whole(hessian, points)
+        return self._where_smooth(hessian, points)
 
     def _derivative(self, points: np.ndarray, by: tuple[int, ...] = ()) -> np.ndarray:
         orders = [by.count(dimension) for dimension in range(len(self.axes))]
@@ -138,23 +145,34 @@ class Interpolant:
         values = self._bounded(_BACKWARD[self.form.transform](values))
         if self._broken is None:
             return values
-        cells = self._cells(points)
-        values = np.where(np.isfinite(self._broken[cells]), values, self._broken[cells])
+        broken = self._broken_at(points)
+        values = np.where(np.isfinite(broken), values, broken)
         nearest = tuple(np.abs(axis - points[..., d, np.newaxis]).argmin(-1) for d, axis in enumerate(self.axes))
         on_lattice = np.all([axis[nearest[d]] == points[..., d] for d, axis in enumerate(self.axes)], axis=0)
         return np.where(on_lattice, self.values[nearest], values)
 
-    def _where_whole(self, derivative: np.ndarray, points: np.ndarray) -> np.ndarray:
-        if self._broken is None:
-            return derivative
-        whole = np.isfinite(self._broken[self._cells(points)])
-        return np.where(whole.reshape(whole.shape + (1,) * (derivative.ndim - whole.ndim)), derivative, np.nan)
+    def _where_smooth(self, derivative: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """The derivative: 0 where the value is clipped, not a number in a broken cell."""
+        more = (1,) * (derivative.ndim - points.ndim + 1)
+        if self._bounds is not None:
+            free = _BACKWARD[self.form.transform](self._derivative(points))
+            clipped = (free < self._bounds[0]) | (free > self._bounds[1])
+            derivative = np.where(clipped.reshape(clipped.shape + more), 0.0, derivative)
+        if self._broken is not None:
+            whole = np.isfinite(self._broken_at(points))
+            derivative = np.where(whole.reshape(whole.shape + more), derivative, np.nan)
+        return derivative
 
-    def _cells(self, points: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(
-            np.clip(np.searchsorted(axis, points[..., d], side="right") - 1, 0, len(axis) - 2)
-            for d, axis in enumerate(self.axes)
-        )
+    def _broken_at(self, points: np.ndarray) -> np.ndarray:
+        """0 where one of the cells that a point belongs to is whole (on an edge it belongs to several)."""
+        assert self._broken is not None
+        sides = []
+        for d, axis in enumerate(self.axes):
+            above = np.searchsorted(axis, points[..., d], side="right") - 1
+            below = np.searchsorted(axis, points[..., d], side="left") - 1
+            sides.append([np.clip(cell, 0, len(axis) - 2) for cell in (above, below)])
+        found = np.stack([self._broken[cells] for cells in itertools.product(*sides)])
+        return np.where(np.any(found == 0, axis=0), 0.0, found[0])
 
     def _bounded(self, values: np.ndarray) -> np.ndarray:
         return values if self._bounds is None else np.clip(values, *self._bounds)
@@ -221,9 +239,16 @@ def range_of(values: np.ndarray) -> float:
 
 
 def bounds_of(variable: str, values: np.ndarray) -> tuple[float, float] | None:
-    """``(0, 1)`` for a metric whose values are shares, such as accuracy: a curve through them must not overshoot."""
+    """What a curve through the values must not overshoot.
+
+    ``(0, 1)`` for a metric whose values are shares, such as accuracy; no negative standard errors; nothing for the
+    loss. The variable may have the name of a split before it.
+    """
     finite = values[np.isfinite(values)]
-    shares = variable != "loss" and finite.size and finite.min() >= 0 and finite.max() <= 1
+    column = variable.rpartition(SEPARATOR)[2]
+    if column == "loss_standard_error":
+        return (0.0, math.inf)
+    shares = column != "loss" and finite.size and finite.min() >= 0 and finite.max() <= 1
     return (0.0, 1.0) if shares else None
 
 
@@ -246,11 +271,37 @@ def _broken_cells(values: np.ndarray) -> np.ndarray:
     broken = np.zeros(shape)
     for corner in itertools.product((0, 1), repeat=values.ndim):
         at_corner = values[tuple(slice(c, c + size) for c, size in zip(corner, shape, strict=True))]
-        broken = broken + np.where(np.isfinite(at_corner), 0.0, at_corner)  # inf - inf is nan: neither sign is right
+        with np.errstate(invalid="ignore"):  # minus and plus infinity: neither is right
+            broken = broken + np.where(np.isfinite(at_corner), 0.0, at_corner)
     return broken
 
 
-def _patched(values: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """Values that are not finite replaced by the nearest finite one, so that a spline has something to go through."""
-    nearest = distance_transform_edt(~finite, return_distances=False, return_indices=True)
-    return np.asarray(values[tuple(nearest)])
+def _filled(values: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """Something for a spline to go through where there is no value, without a kink that it would ring around.
+
+    In the sense of least squares fourth differences vanish across the holes; and, less so, second differences and the
+    distance to the nearest value.
+    """
+    holes = ~finite.ravel()
+    nearest = values[tuple(distance_transform_edt(~finite, return_distances=False, return_indices=True))].ravel()
+    indices = np.arange(values.size).reshape(values.shape)
+    equations = [1e-6 * sparse.eye_array(values.size, format="csr")[holes]]
+    targets = [1e-6 * nearest[holes]]
+    for order, weight in ((2, 1e-3), (4, 1.0)):
+        stencil = weight * np.diff(np.eye(order + 1), order, axis=0)[0]
+        for dimension, size in enumerate(values.shape):
+            if size <= order:
+                continue
+            along = np.moveaxis(indices, dimension, 0)
+            windows = np.stack([along[k : size - order + k] for k in range(order + 1)], axis=-1).reshape(-1, order + 1)
+            windows = windows[holes[windows].any(axis=1)]
+            rows = np.repeat(np.arange(len(windows)), order + 1)
+            entries = (np.tile(stencil, len(windows)), (rows, windows.ravel()))
+            equations.append(sparse.csr_array(entries, shape=(len(windows), values.size)))
+            targets.append(np.zeros(len(windows)))
+    matrix = sparse.vstack(equations).tocsc()
+    unknown = matrix[:, holes]
+    right = np.concatenate(targets) - matrix[:, ~holes] @ values.ravel()[~holes]
+    found = values.copy().ravel()
+    found[holes] = spsolve((unknown.T @ unknown).tocsc(), unknown.T @ right)
+    return found.reshape(values.shape)

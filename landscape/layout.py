@@ -11,19 +11,11 @@ import xarray as xr
 from landscape.adaptive import Refined
 from landscape.datasets import along_splits, assembled
 from landscape.interpolation import DIMENSIONS, Interpolant, bounds_of, lattice_dimension, range_of
-from landscape.totals import Node, Values
+from landscape.totals import SEPARATOR, Node, Values
 
-__all__ = ["SEPARATOR", "adapted", "flat", "gridded", "points_of", "with_center"]
+__all__ = ["adapted", "gridded", "points_of", "with_center"]
 
-SEPARATOR = "/"
 _HELD_OUT = "held_out"
-
-
-def flat(values: Values) -> dict[str, float]:
-    """Splits and columns in one row, as ``train/loss``."""
-    return {
-        f"{split}{SEPARATOR}{column}": number for split, columns in values.items() for column, number in columns.items()
-    }
 
 
 def gridded(values: Mapping[Node, Values], axes: Mapping[str, np.ndarray]) -> xr.Dataset:
@@ -44,7 +36,7 @@ def adapted(refined: Refined, held_out: Mapping[Node, Values], axes: Mapping[str
     lattice = {lattice_dimension(name): axis for name, axis in zip(axes, refined.axes, strict=True)}
     splits: dict[str, dict[str, xr.Variable]] = {}
     for name, fit in refined.fits.items():
-        split, _, column = name.partition(SEPARATOR)
+        split, _, column = name.rpartition(SEPARATOR)
         interpolant = Interpolant(refined.axes, fit.values, fit.form, bounds_of(column, fit.values))
         splits.setdefault(split, {}).update(
             {

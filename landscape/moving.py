@@ -68,4 +68,5 @@ class Mover:
                             kept.add_(step, alpha=at[index])
                 last, step = steps[-1]
                 torch.add(base, step, alpha=at[last], out=target)
+        torch.clear_autocast_cache()  # an autocast block around us does not see that weights have changed in place
         self._at = at

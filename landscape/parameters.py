@@ -81,7 +81,8 @@ def roles_of(model: nn.Module) -> dict[str, Role]:
     modules = dict(model.named_modules())
     for name, parameter in model.named_parameters():
         owner_name, _, local = name.rpartition(".")
-        magnitude = local == "weight_g"  # the older weight_norm
+        # The older weight_norm: weight_g beside weight_v, weight_hh_l0_g beside weight_hh_l0_v.
+        magnitude = local.endswith("_g") and f"{local[:-1]}v" in modules[owner_name]._parameters
         if ".parametrizations." in f".{owner_name}":
             parametrization = modules[owner_name]
             owner_name, _, local_of_layer = f".{owner_name}".partition(".parametrizations.")

@@ -53,6 +53,9 @@ class EmpiricalRisk:
             with other numbers. None: as the model is.
 
     Attributes:
+        model: as given.
+        eager: the same, below ``torch.compile`` if the model is compiled: names and derivatives come from it.
+        batches: as given.
         count: number of examples.
         options: those of the last three that are in force, in words, for the metadata of results.
 
@@ -87,12 +90,11 @@ class EmpiricalRisk:
         self._max_batches = max_batches
         self._statistics = statistics
         self._autocast = autocast
-        # Derivatives and names come from the user's own module: a compiled one has no double backward.
-        self._eager: nn.Module = getattr(model, "_orig_mod", model)
+        self.eager: nn.Module = getattr(model, "_orig_mod", model)
         self._loss: Loss = loss or _cross_entropy
         self._metrics = dict(metrics if metrics is not None else {} if loss else {"accuracy": _accuracy})
         self._arguments = self._chosen(parameters)
-        self._roles = roles_of(self._eager)
+        self._roles = roles_of(self.eager)
         self._check_not_stochastic()
         self._check_statistics()
         # One block for all passes: what they draw from the global stream is given back, and yet the second pass does
@@ -111,7 +113,7 @@ class EmpiricalRisk:
 
     def modules(self) -> dict[str, nn.Module]:
         """The model's modules by name; the model itself is ``"input"``, by the site it stands for."""
-        return {name or "input": module for name, module in self._eager.named_modules()}
+        return {name or "input": module for name, module in self.eager.named_modules()}
 
     def __call__(self, parameters: Mapping[str, Tensor] | None = None) -> RiskValue:
         """The risk at ``parameters``; those not named (or all, for None) are as they are in the model.
@@ -157,7 +159,7 @@ class EmpiricalRisk:
     def example_losses(self) -> Iterator[Tensor]:
         """For each batch, the losses ``(n,)`` of its examples, graph attached."""
         for batch in self._on_device():
-            yield self._losses(self._eager, batch)
+            yield self.losses(self.eager, batch)
 
     @contextlib.contextmanager
     def at(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
@@ -205,7 +207,7 @@ class EmpiricalRisk:
             sdpa_kernel(SDPBackend.MATH),
             torch.compiler.set_stance("force_eager"),
         ):
-            self._reestimate()
+            self.reestimate()
             yield
 
     @property
@@ -237,7 +239,7 @@ class EmpiricalRisk:
 
     def fingerprint(self) -> str:
         """A short hash of the data: two risks with one fingerprint see the same batches."""
-        return fingerprint_of_batches(self._used())
+        return fingerprint_of_batches(self.used_batches())
 
     def at_each(self, moves: Sequence[Callable[[], object]]) -> list[RiskValue]:
         """The risk at several positions of the weights, from one reading of the batches.
@@ -262,7 +264,7 @@ class EmpiricalRisk:
         return self._measured()
 
     def _measured(self) -> RiskValue:
-        self._reestimate()
+        self.reestimate()
         total = Totals()
         with self._kept_output() as kept:
             for batch in self._on_device():
@@ -270,7 +272,7 @@ class EmpiricalRisk:
         return total.value()
 
     def _add(self, total: Totals, batch: Any, kept: _Output) -> None:
-        losses = self._losses(self.model, batch)
+        losses = self.losses(self.model, batch)
         metrics = {
             name: _one_each(f"metric {name!r}", metric(kept.value, batch)) for name, metric in self._metrics.items()
         }
@@ -279,20 +281,22 @@ class EmpiricalRisk:
     @contextlib.contextmanager
     def _kept_output(self) -> Iterator[_Output]:
         kept = _Output()
-        is_compiled = self.model is not self._eager
+        is_compiled = self.model is not self.eager
         pooling = contextlib.nullcontext() if is_compiled else FastPooling()
         with torch.no_grad(), kept.of(self.model if self._metrics else None), pooling:
             yield kept
 
-    def _reestimate(self) -> None:
+    def reestimate(self) -> None:
+        """Estimate BatchNorm's statistics for the present weights, if ``statistics`` were given; in evaluation mode."""
         if self._statistics is not None:
             device = self._device
             reestimate(
-                self._eager,
-                (functools.partial(self._losses, self._eager, moved(batch, device)) for batch in self._statistics),
+                self.eager,
+                (functools.partial(self.losses, self.eager, moved(batch, device)) for batch in self._statistics),
             )
 
-    def _losses(self, model: nn.Module, batch: Any) -> Tensor:
+    def losses(self, model: nn.Module, batch: Any) -> Tensor:
+        """The losses ``(n,)`` of a batch on the device, by the model or by :attr:`eager`."""
         if self._autocast is None:
             return _one_each("loss", self._loss(model, batch))
         with torch.autocast(self._device.type, self._autocast):
@@ -300,14 +304,15 @@ class EmpiricalRisk:
 
     @property
     def _device(self) -> torch.device:
-        return next(self._eager.parameters()).device
+        return next(self.eager.parameters()).device
 
-    def _used(self) -> Iterable[Any]:
+    def used_batches(self) -> Iterable[Any]:
+        """Those that count, where they are."""
         return itertools.islice(self.batches, self._max_batches)
 
     def _on_device(self) -> Iterator[Any]:
         device = self._device
-        return (moved(batch, device) for batch in self._used())
+        return (moved(batch, device) for batch in self.used_batches())
 
     @contextlib.contextmanager
     def _restored(self, names: Iterable[str]) -> Iterator[tuple[dict[str, nn.Parameter], list[Tensor]]]:
@@ -347,7 +352,7 @@ class EmpiricalRisk:
                     module._buffers[name] = buffer  # a forward pass may have bound another tensor
 
     def _chosen(self, patterns: Sequence[str] | None) -> dict[str, nn.Parameter]:
-        trainable = {name: tensor for name, tensor in self._eager.named_parameters() if tensor.requires_grad}
+        trainable = {name: tensor for name, tensor in self.eager.named_parameters() if tensor.requires_grad}
         if patterns is None:
             if not trainable:
                 raise ValueError("no parameter of the model requires a gradient: call model.requires_grad_(True)")
@@ -360,7 +365,7 @@ class EmpiricalRisk:
         return {name: t for name, t in trainable.items() if any(fnmatch.fnmatchcase(name, p) for p in patterns)}
 
     def _check_not_stochastic(self) -> None:
-        for name, module in self._eager.named_modules():
+        for name, module in self.eager.named_modules():
             rate = module.p if isinstance(module, _DROPOUT) else getattr(module, "dropout", 0.0)
             if module.training and isinstance(rate, int | float) and rate > 0:
                 raise ValueError(
@@ -373,7 +378,7 @@ class EmpiricalRisk:
             return
         if isinstance(self._statistics, Iterator):
             raise TypeError("statistics: expected batches that can be read again and again; wrap them in list(...)")
-        if not batch_norm_layers(self._eager):
+        if not batch_norm_layers(self.eager):
             raise ValueError("statistics: the model has no BatchNorm layer with running statistics; leave it out")
 
     def _check_reiterable(self) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from landscape.adaptive import Tolerance, refine
 from landscape.datasets import grid_axes
-from landscape.layout import SEPARATOR, adapted, flat, gridded, points_of, with_center
+from landscape.layout import adapted, gridded, points_of, with_center
 from landscape.points import Points
-from landscape.totals import Node, Values
+from landscape.totals import SEPARATOR, Node, Values, flat
 from landscape.walk import Risks, Walk, named
 
 __all__ = ["loss_line", "loss_surface", "loss_volume"]
@@ -177,4 +177,4 @@ def _flat(values: Mapping[Node, Values]) -> dict[Node, dict[str, float]]:
 
 
 def _is_loss(name: str) -> bool:
-    return name.partition(SEPARATOR)[2] == "loss"
+    return name.rpartition(SEPARATOR)[2] == "loss"

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import EmpiricalRisk, hessian_eigenvalues, hessian_trace
+from landscape import EmpiricalRisk, hessian_eigenvalues, hessian_trace, random_directions
+from landscape.curvature import plane_hessian
 
 SPECTRA = {
     "dense": [-3.0, -0.5, 0.1, 1.0, 4.0, 9.0],
@@ -181,3 +182,20 @@ def test_layers_whose_fused_kernels_have_no_second_derivative(kind):
     ahead, behind = (risk.gradient({n: point[n] + sign * step * vector[n] for n in point}) for sign in (1, -1))
     for name in point:
         torch.testing.assert_close(product[name], (ahead[name] - behind[name]) / (2 * step), rtol=1e-5, atol=1e-8)
+
+
+def test_the_hessian_of_a_plane(bowl, symmetric):
+    # of the quadratic form: d' A e, exactly, wherever the center is
+    quadratic = bowl(symmetric([-1.0, 0.5, 1.0, 2.0, 4.0, 9.0]))
+    directions = random_directions(quadratic.risk.parameters(), count=3, ignore=())
+    flat = np.stack([quadratic.flat(direction) for direction in directions])
+    np.testing.assert_allclose(
+        plane_hessian(quadratic.risk, directions), flat @ quadratic.matrix @ flat.T, rtol=1e-10, atol=1e-12
+    )
+
+
+def test_the_hessian_of_a_plane_that_moves_some_parameters(bowl, symmetric):
+    quadratic = bowl(symmetric([-1.0, 0.5, 1.0, 2.0, 4.0, 9.0]))
+    (direction,) = random_directions(quadratic.risk.parameters(), count=1)  # the vector is a bias, and stays
+    d = quadratic.flat(direction)
+    assert plane_hessian(quadratic.risk, [direction]) == pytest.approx(np.array([[d @ quadratic.matrix @ d]]))

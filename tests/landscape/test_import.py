@@ -47,8 +47,21 @@ def test_plots():
         "contour_panels",
         "curve_panels",
         "curves",
+        "difference",
+        "difference_intervals",
+        "difference_panels",
+        "eigenvalue_ratio",
+        "eigenvalue_ratio_panels",
+        "line",
+        "line_panels",
+        "readout_intervals",
+        "readout_panels",
         "relief",
         "relief_panels",
+        "trajectory",
+        "trajectory_panels",
+        "volume",
+        "volume_panels",
     ]
     assert all(hasattr(landscape.plots, name) for name in landscape.plots.__all__)
 

@@ -15,7 +15,7 @@ from torch import nn
 from landscape import EmpiricalRisk
 from landscape.datasets import open_surface
 from landscape.parameters import fingerprint, inner_product, norm
-from landscape.trajectory import load_point, load_points, trajectory, trajectory_path
+from landscape.trajectories import load_point, load_points, trajectory, trajectory_path
 
 
 def flat(point):

@@ -11,7 +11,7 @@ from torch import nn
 from landscape import EmpiricalRisk, random_directions
 from landscape.datasets import open_surface
 from landscape.directions import hessian_directions
-from landscape.eigenvalue_ratio import ExtremeEigenvalues, eigenvalue_ratio
+from landscape.convexity import ExtremeEigenvalues, eigenvalue_ratio
 
 
 class Function(nn.Module):
