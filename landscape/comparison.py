@@ -14,6 +14,7 @@ import pandas as pd
 import xarray as xr
 from tqdm.auto import tqdm
 
+from landscape.curvature import plane_hessian
 from landscape.directions import check_same_parameters, random_directions
 from landscape.interpolation import DIMENSIONS
 from landscape.readouts import READOUTS, area_below
@@ -192,10 +193,11 @@ def compare_surfaces(
         **options: of :func:`landscape.random_directions` (``normalization``, ``ignore``, ``reference``).
 
     Returns:
-        The surfaces, and a table of read-outs: all of ``READOUTS``, of which ``area_below_own_level`` is the area below
-        the model's own center loss plus ``rise``, and ``area_below_common_level`` that below the default of ``levels``.
-        If levels are given, there is one ``area_below_<level>`` for each instead. Those of a surface that is nowhere
-        finite are NaN.
+        The surfaces, and a table of read-outs: all of ``READOUTS``. ``area_below_own_level`` is the area below the
+        model's own center loss plus ``rise``, and ``area_below_common_level`` that below the default of ``levels``; if
+        levels are given, there is one ``area_below_<level>`` for each instead. The curvatures are exact, from
+        :func:`landscape.plane_hessian`: second derivatives of an interpolated surface magnify its errors. Read-outs of
+        a surface that is nowhere finite are NaN.
 
     Raises:
         ValueError: no models, models with other parameters, splits, metrics or numbers of examples than the first, too
@@ -209,14 +211,18 @@ def compare_surfaces(
     by_split = {model: named(risk) for model, risk in risks.items()}
     _check_comparable(by_split)
     each: dict[tuple[str, int], xr.Dataset] = {}
+    hessians: dict[tuple[str, int, str], np.ndarray] = {}
     with tqdm(total=pairs * len(risks), desc="surfaces", unit="surface", disable=not progress) as bar:
         for pair in range(pairs):
             for model, risk in risks.items():
                 bar.set_postfix_str(f"{model}, pair {pair}")
                 center = _any(by_split[model]).parameters()
+                directions = random_directions(center, seed=seed + pair, **options)
+                for split, one in by_split[model].items():
+                    hessians[model, pair, split] = plane_hessian(one, directions)
                 each[model, pair] = loss_surface(
                     risk,
-                    random_directions(center, seed=seed + pair, **options),
+                    directions,
                     span=span,
                     points=points,
                     method=method,
@@ -237,7 +243,7 @@ def compare_surfaces(
         xr.DataArray(list(risks), dims="model", name="model"),
     )
     surfaces.attrs = _shared(each) | {"seed": seed, "pairs": pairs, "rise": rise}
-    return SurfaceComparison(surfaces, _readouts(each, surfaces["center_loss"], rise, levels), each)
+    return SurfaceComparison(surfaces, _readouts(each, hessians, surfaces["center_loss"], rise, levels), each)
 
 
 def _check_comparable(models: Mapping[str, Mapping[str, EmpiricalRisk]]) -> None:
@@ -276,7 +282,11 @@ def _rendered(surface: xr.Dataset) -> xr.Dataset:
     """What surfaces have in common: their lattices may differ."""
     kept = {"split", *DIMENSIONS}
     variables = {name: values for name, values in surface.variables.items() if set(values.dims) <= kept}
-    about = {name: ((), surface.attrs[name]) for name in ("converged", "evaluations")}
+    about = {
+        name: ((), surface.attrs[name])
+        for name in ("converged", "evaluations", "error_estimate")
+        if name in surface.attrs
+    }
     return xr.Dataset(variables | about)
 
 
@@ -298,11 +308,13 @@ def _with_band(surfaces: xr.Dataset, confidence: float) -> xr.Dataset:
         for suffix, part in zip(("", "_low", "_high"), band, strict=True):
             found[f"{name}{suffix}"] = xr.Variable(dimensions, part)
     coordinates = {name: values for name, values in surfaces.coords.items() if "pair" not in values.dims}
-    return xr.Dataset(found, coordinates, {"pairs": surfaces.sizes["pair"], "confidence": confidence})
+    about = {"pairs": surfaces.sizes["pair"], "confidence": confidence}
+    return xr.Dataset(found, coordinates, surfaces.attrs | about)
 
 
 def _readouts(
     each: Mapping[tuple[str, int], xr.Dataset],
+    hessians: Mapping[tuple[str, int, str], np.ndarray],
     center_loss: xr.DataArray,
     rise: float,
     levels: Sequence[float] | None,
@@ -313,7 +325,9 @@ def _readouts(
             one = surface.sel(split=split) if split else surface
             centers = center_loss.sel(split=split) if split else center_loss
             level = float(centers.where(np.isfinite(centers)).max()) + rise
-            for readout, value in _read(one, rise, level, levels).items():
+            eigenvalues = np.linalg.eigvalsh(hessians[model, pair, split])
+            exact = {"curvature_trace": float(eigenvalues.sum()), "largest_curvature": float(eigenvalues[-1])}
+            for readout, value in (_read(one, rise, level, levels) | exact).items():
                 rows.append({"model": model, "pair": pair, "split": split, "readout": readout, "value": value})
     return pd.DataFrame(rows)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from landscape import EmpiricalRisk, loss_surface, open_surface, random_directions
 from landscape.comparison import compare_surfaces
-from landscape.readouts import READOUTS, area_below, curvature_at
+from landscape.readouts import READOUTS, area_below, convex_share
 from landscape.statistics import mean_interval, paired_difference
 
 QUICK = {"pairs": 3, "points": 5, "method": "grid", "progress": False}
@@ -145,13 +145,33 @@ def test_readouts_are_those_of_each_surface(comparison):
         for split in ("train", "test"):
             one = surface.sel(split=split)
             assert values[model, pair, split, "center_loss"] == float(one["center_loss"])
-            assert values[model, pair, split, "curvature_trace"] == curvature_at(one).trace
+            assert values[model, pair, split, "convex_share"] == convex_share(one)
             own = area_below(one, float(one["center_loss"]) + 0.1).area
             assert values[model, pair, split, "area_below_own_level"] == pytest.approx(own)
             # one level for both models: the higher center loss of this split, plus the rise
             level = float(comparison.surfaces["center_loss"].sel(split=split).max()) + 0.1
             common = area_below(one, level).area
             assert values[model, pair, split, "area_below_common_level"] == pytest.approx(common)
+
+
+def test_curvatures_are_second_differences_of_the_risk_itself(split_models, comparison):
+    values = comparison.readouts.set_index(["model", "pair", "split", "readout"])["value"]
+    step = 1e-3
+    for model, risks in split_models.items():
+        directions = random_directions(risks["train"].parameters(), seed=2)
+        for split, risk in risks.items():
+            with risk.along(directions) as move, risk.evaluation():
+
+                def loss(alpha, beta, risk=risk, move=move):
+                    return risk.at_each([lambda: move((alpha, beta))])[0].loss
+
+                center = loss(0, 0)
+                second = [loss(step, 0) - 2 * center + loss(-step, 0), loss(0, step) - 2 * center + loss(0, -step)]
+                mixed = (loss(step, step) - loss(step, -step) - loss(-step, step) + loss(-step, -step)) / 4
+            hessian = np.array([[second[0], mixed], [mixed, second[1]]]) / step**2
+            eigenvalues = np.linalg.eigvalsh(hessian)
+            assert values[model, 2, split, "curvature_trace"] == pytest.approx(eigenvalues.sum(), rel=1e-4)
+            assert values[model, 2, split, "largest_curvature"] == pytest.approx(eigenvalues[-1], rel=1e-4)
 
 
 def test_own_and_common_level_are_one_for_the_highest_model(comparison):
