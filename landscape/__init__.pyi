@@ -11,8 +11,8 @@ from .selfcheck import check as check
 # what a surface says without another evaluation
 from .interpolation import Interpolant as Interpolant
 from .interpolation import interpolant as interpolant
+from .level_sets import area_below as area_below
 from .readouts import READOUTS as READOUTS
-from .readouts import area_below as area_below
 from .readouts import convex_share as convex_share
 from .readouts import curvature_at as curvature_at
 from .readouts import gradient_at as gradient_at

@@ -17,7 +17,8 @@ from tqdm.auto import tqdm
 from landscape.curvature import plane_hessian
 from landscape.directions import check_same_parameters, random_directions
 from landscape.interpolation import DIMENSIONS
-from landscape.readouts import READOUTS, area_below
+from landscape.level_sets import area_below
+from landscape.readouts import READOUTS
 from landscape.risk import EmpiricalRisk
 from landscape.statistics import mean_band, mean_interval, paired_difference
 from landscape.surface import loss_surface

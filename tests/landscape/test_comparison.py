@@ -9,7 +9,8 @@ from torch import nn
 
 from landscape import EmpiricalRisk, loss_surface, open_surface, random_directions
 from landscape.comparison import compare_surfaces
-from landscape.readouts import READOUTS, area_below, convex_share
+from landscape.level_sets import area_below
+from landscape.readouts import READOUTS, convex_share
 from landscape.statistics import mean_interval, paired_difference
 
 QUICK = {"pairs": 3, "points": 5, "method": "grid", "progress": False}

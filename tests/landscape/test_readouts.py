@@ -9,15 +9,8 @@ from torch import nn
 
 from landscape import EmpiricalRisk, loss_surface
 from landscape.interpolation import DIMENSIONS
-from landscape.readouts import (
-    READOUTS,
-    area_below,
-    convex_share,
-    curvature_at,
-    gradient_at,
-    minimum,
-    radius_of_rise,
-)
+from landscape.level_sets import area_below
+from landscape.readouts import READOUTS, convex_share, curvature_at, gradient_at, minimum, radius_of_rise
 
 
 def sampled(function, spans=(1.0, 1.0), points=33):
