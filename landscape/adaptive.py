@@ -9,32 +9,26 @@ the largest of theirs, times a factor for those that nobody looked at.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
 from landscape.interpolation import Form, Interpolant, bounds_of, range_of
+from landscape.lattice import Cell, Index, Lattice
 from landscape.totals import Node
 
 __all__ = ["Fit", "Refined", "Tolerance", "refine"]
 
 Rows = Mapping[str, float]
-Index = tuple[int, ...]  # of a point, or of the lowest corner of a cell
-Key = tuple[int, Index]  # level of a cell and its lowest corner
 
 _LOSS_FORMS = (Form("none"), Form("root"), Form("logarithm"))
 _OTHER_FORMS = (Form("none", 1), Form("none", 3))  # accuracy is a step function: straight lines are a candidate
 
-# Points a side of the first lattice and of the finest one. A volume starts coarser: its points grow with the cube.
-_COARSEST = {1: 9, 2: 9, 3: 5}
-_FINEST = {1: 257, 2: 65, 3: 17}
-_AUDITED = 8  # cells chosen by chance that must also be predicted well, in each round
+_AUDITED = 8  # cells chosen by chance that must also be predicted well, and as many of which most is expected
 _SUSPECT = 0.5  # share of the allowed error from which a cell is tested
-_DECAY = 0.25  # of the error from a cell to its children, where nothing is known yet; cubic splines reach 1/16
-_SAFETY = 1.5  # held-out points sample some cells, and those in their middles: the largest error is larger than theirs
+_DECAY = 0.25  # of the error from every other point of the first lattice to all of them; cubic splines reach 1/16
+_SAFETY = 1.5  # held-out points sample some cells, and these in few places: the largest error is larger than theirs
 _SWITCH = 0.8  # another form must be better by this factor
 _NEGLIGIBLE = 1e-4  # of the range: smaller values count as this much where errors are relative to values
 
@@ -51,11 +45,6 @@ class Tolerance:
 
     of_range: float
     of_value: float
-
-    def allowed(self, value: np.ndarray, value_range: float) -> np.ndarray:
-        """The largest allowed error at places with these values."""
-        local = self.of_value * np.maximum(np.abs(value), _NEGLIGIBLE * value_range)
-        return np.minimum(self.of_range * value_range, local)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,113 +101,83 @@ def refine(
         seed: of the cells that are audited.
         finest: points a side of the finest lattice; None: 257, 65 and 17 in one, two and three dimensions.
     """
-    return _Refinement(evaluate, spans, tolerance, must_converge, seed, finest).run()
-
-
-@dataclasses.dataclass
-class _Cell:
-    """A cell that is not split.
-
-    Attributes:
-        expected: the misfit, error over allowed error, that is expected in its middle.
-        before: the misfit in the middle of the cell that it is a part of.
-        misfit: in its middle, by the present fit; None until it is tested.
-    """
-
-    expected: float
-    before: float = np.nan
-    misfit: float | None = None
+    return _Refinement(evaluate, Lattice(spans, finest), tolerance, must_converge, seed).run()
 
 
 class _Refinement:
-    """The state of one refinement. Indices count in halves of the finest cells, so that these have a middle too."""
+    """The state of one refinement: what was measured, which of it is in the fit, and the cells that are not split."""
 
     def __init__(
         self,
         evaluate: Callable[[Sequence[Node]], Mapping[Node, Rows]],
-        spans: Sequence[float],
+        lattice: Lattice,
         tolerance: Tolerance,
         must_converge: Callable[[str], bool],
         seed: int,
-        finest: int | None,
     ) -> None:
         self._evaluate = evaluate
-        self._spans = tuple(spans)
+        self._lattice = lattice
         self._tolerance = tolerance
         self._must_converge = must_converge
         self._chance = np.random.default_rng(seed)
-        self._dimensions = range(len(self._spans))
-        coarsest = _COARSEST[len(self._spans)]
-        finest = _FINEST[len(self._spans)] if finest is None else finest
-        self._size = 2 * (finest - 1)
-        ratio, remainder = divmod(self._size, coarsest - 1)
-        if finest < coarsest or remainder or ratio & (ratio - 1):
-            raise ValueError(
-                f"finest: expected {coarsest - 1} times a power of two, plus one, such as {_FINEST[len(self._spans)]}, "
-                f"got {finest}"
-            )
-        self._strides = [ratio >> level for level in range(ratio.bit_length() - 1)]
         self._rows: dict[Index, Rows] = {}
         self._fitted: set[Index] = set()
-        self._cells: dict[Key, _Cell] = {}
+        # Misfits are errors over allowed errors.
+        self._expected: dict[Cell, float] = {}  # of every cell
+        self._found: dict[Cell, float] = {}  # of those that were tested, by the present fit
         self._forms: dict[str, Form] = {}
-        self._decay = _DECAY
 
     def run(self) -> Refined:
-        first = self._strides[0]
-        self._fit(itertools.product(range(0, self._size + 1, first), repeat=len(self._dimensions)))
+        self._fit(self._lattice.points(self._lattice.strides[0]))
         self._look_back()
         while True:
-            keys = self._suspects()
-            audit = not keys
-            if audit and not (keys := self._audited()):
-                break
-            self._test(keys)
-            missed = [key for key, cell in self._cells.items() if (cell.misfit or 0) > 1 and self._can_split(key)]
+            cells = self._suspects()
+            audit = not cells
+            cells = cells or self._audited()
+            self._ask(index for cell in cells for index in self._lattice.test_points(cell))
+            self._found |= dict.fromkeys(cells, 0.0)
+            self._judge()
+            missed = [cell for cell in self._missed() if self._lattice.can_split(cell)]
             if audit and not missed:
-                break
+                return self._result()
             self._split(missed)
-        self._judge()
-        return self._result()
 
     def _look_back(self) -> None:
         """A first idea of forms and errors: how well every other point of the first lattice tells the ones between."""
-        first = self._strides[0]
-        finer, coarser = self._axes(first), self._axes(2 * first)
-        misfits = np.zeros([len(axis) for axis in finer])
+        first = self._lattice.strides[0]
+        misfits = np.zeros([len(axis) for axis in self._lattice.axes(first)])
         for variable in self._variables:
             values, _ = self._measured(variable, first)
-            every_other = values[tuple(slice(None, None, 2) for _ in self._dimensions)]
-            forms = self._possible_forms(variable)
-            predicted = {form: Interpolant(coarser, every_other, form).on_grid(*finer) for form in forms}
-            misfits = np.maximum(misfits, self._choose(variable, values, predicted))
-        for lower in itertools.product(range(0, self._size, first), repeat=len(self._dimensions)):
-            corners = tuple(slice(i // first, i // first + 2) for i in lower)
-            self._cells[0, lower] = _Cell(expected=_DECAY * float(misfits[corners].max()))
+            every_other = values[(slice(None, None, 2),) * values.ndim]
+            if np.isfinite(every_other).any():
+                predicted = {
+                    form: Interpolant(self._lattice.axes(2 * first), every_other, form).on_grid(
+                        *self._lattice.axes(first)
+                    )
+                    for form in self._possible_forms(variable)
+                }
+                misfits = np.maximum(misfits, self._choose(variable, values, predicted, values))
+            else:
+                self._forms[variable] = self._possible_forms(variable)[0]
+        for cell in self._lattice.coarsest_cells():
+            corners = tuple(np.array(self._lattice.corners(cell)).T // first)
+            self._expected[cell] = _DECAY * float(misfits[corners].max())
 
-    def _suspects(self) -> list[Key]:
+    def _suspects(self) -> list[Cell]:
         """Cells in which a miss is to be expected."""
-        return [key for key, cell in self._cells.items() if cell.misfit is None and cell.expected > _SUSPECT]
+        return [cell for cell, misfit in self._expected.items() if misfit > _SUSPECT and cell not in self._found]
 
-    def _audited(self) -> list[Key]:
-        """Cells in which none is: those where most is expected, and as many by chance."""
-        untested = [key for key, cell in self._cells.items() if cell.misfit is None]
-        untested.sort(key=lambda key: self._cells[key].expected, reverse=True)
+    def _audited(self) -> list[Cell]:
+        """Cells in which none is: those of which most is expected, as many by chance, and the corners of the box."""
+        untested = [cell for cell in self._expected if cell not in self._found]
+        untested.sort(key=self._expected.__getitem__, reverse=True)
         rest = untested[_AUDITED:]
         chosen = self._chance.choice(len(rest), min(_AUDITED, len(rest)), replace=False)
-        return untested[:_AUDITED] + [rest[i] for i in sorted(chosen)]
-
-    def _test(self, keys: Sequence[Key]) -> None:
-        self._ask(itertools.chain.from_iterable(map(self._places, keys)))
-        for key in keys:
-            self._cells[key].misfit = 0.0
-        self._judge()
-        decays = [cell.misfit / cell.before for cell in map(self._cells.__getitem__, keys) if cell.before > 0]  # type: ignore[operator]
-        if decays:
-            self._decay = float(np.clip(np.quantile(decays, 0.9), 1 / 16, 1.0))
+        corners = filter(self._lattice.is_in_a_corner, untested)
+        return list(dict.fromkeys([*untested[:_AUDITED], *(rest[i] for i in sorted(chosen)), *corners]))
 
     def _judge(self) -> None:
-        """Fit anew, choose forms, and compare with what was measured in the middles of cells, which is held out."""
+        """Fit anew, choose forms, and compare with what was measured where cells are tested, which is held out."""
         held_out = self._held_out()
         if not held_out:
             return
@@ -226,105 +185,120 @@ class _Refinement:
         for variable in self._variables:
             measured = np.array([self._rows[index][variable] for _, index in held_out])
             predicted = {form: self._predicted(variable, form, held_out) for form in self._possible_forms(variable)}
-            misfits = np.maximum(misfits, self._choose(variable, measured, predicted))
-        worst: dict[Key, float] = collections.defaultdict(float)
-        for (key, _), misfit in zip(held_out, misfits, strict=True):
-            worst[key] = max(worst[key], float(misfit))
-        for key, cell in self._cells.items():
-            cell.misfit = None if cell.misfit is None else worst[key]
+            highest = self._highest_corners(variable, held_out)
+            misfits = np.maximum(misfits, self._choose(variable, measured, predicted, highest))
+        self._found = dict.fromkeys(self._found, 0.0)
+        for (cell, _), misfit in zip(held_out, misfits.tolist(), strict=True):
+            self._found[cell] = max(self._found[cell], misfit)
 
-    def _held_out(self) -> list[tuple[Key, Index]]:
+    def _held_out(self) -> list[tuple[Cell, Index]]:
         """Where cells were tested, but for places that have since become part of the fit with a neighbor's split."""
         return [
-            (key, index)
-            for key, cell in self._cells.items()
-            if cell.misfit is not None
-            for index in self._places(key)
+            (cell, index)
+            for cell in self._found
+            for index in self._lattice.test_points(cell)
             if index not in self._fitted
         ]
 
-    def _split(self, keys: Sequence[Key]) -> None:
-        """Replace cells by their halves, and suspect their neighbors."""
-        added: set[Index] = set()
-        for level, lower in keys:
-            half = self._strides[level] // 2
-            added.update(itertools.product(*[(i, i + half, i + 2 * half) for i in lower]))
-        self._fit(added)
-        for level, lower in keys:
-            cell = self._cells.pop((level, lower))
-            half = self._strides[level] // 2
-            before = float(cell.misfit or 0)
-            for child in itertools.product(*[(i, i + half) for i in lower]):
-                self._cells[level + 1, child] = _Cell(1.0, before)
-        for level, lower in keys:
-            for dimension, side in itertools.product(self._dimensions, (-1, self._strides[level])):
-                beside = list(lower)
-                beside[dimension] += side
-                neighbor = self._cell_at(tuple(beside), level)
-                if neighbor is not None:
-                    neighbor.expected = max(neighbor.expected, 1.0)
+    def _missed(self) -> list[Cell]:
+        """Cells in which a prediction missed, or through which the border of what is finite goes."""
+        deciding = [name for name in self._variables if self._must_converge(name)]
+        holes = {index for index, row in self._rows.items() if not all(np.isfinite(row[name]) for name in deciding)}
 
-    def _cell_at(self, index: Index, level: int) -> _Cell | None:
-        """The cell of this level or a coarser one that holds a place."""
-        for coarser in range(level, -1, -1):
-            stride = self._strides[coarser]
-            found = self._cells.get((coarser, tuple(i // stride * stride for i in index)))
-            if found is not None:
-                return found
-        return None
+        def is_on_a_border(cell: Cell) -> bool:
+            return len({corner in holes for corner in self._lattice.corners(cell)}) == 2
+
+        return [cell for cell in self._expected if self._found.get(cell, 0.0) > 1 or (holes and is_on_a_border(cell))]
+
+    def _split(self, cells: Sequence[Cell]) -> None:
+        """Replace cells by their halves, and suspect these and the neighbors."""
+        self._fit({index for cell in cells for index in self._lattice.points_of_halves(cell)})
+        for cell in cells:
+            del self._expected[cell]
+            self._found.pop(cell, None)
+            self._expected |= dict.fromkeys(self._lattice.halves(cell), 1.0)
+        for cell in cells:
+            for place in self._lattice.beside(cell):
+                neighbors = (found for found in self._lattice.holding(place, cell[0]) if found in self._expected)
+                for neighbor in neighbors:
+                    self._expected[neighbor] = max(self._expected[neighbor], 1.0)
 
     def _result(self) -> Refined:
-        stride = self._strides[self._depth]
+        self._judge()
+        stride = self._lattice.strides[self._depth]
         held_out = self._held_out()
         fits, relative = {}, 0.0
         for variable in self._variables:
             form = self._forms[variable]
-            values = self._interpolants(variable, form)[-1].values
             measured = np.array([self._rows[index][variable] for _, index in held_out])
-            errors = np.abs(self._predicted(variable, form, held_out) - measured)
-            fits[variable] = Fit(values, form, _SAFETY * _largest(errors))
+            errors = _differences(self._predicted(variable, form, held_out), measured)
+            in_cell = errors * _growth(form, measured, self._highest_corners(variable, held_out))
+            values = self._interpolants(variable, form)[-1].values
+            fits[variable] = Fit(values, form, _SAFETY * _largest(in_cell))
             if self._must_converge(variable):
-                scale = np.maximum(np.abs(measured), _NEGLIGIBLE * self._range(variable))
-                relative = max(relative, _SAFETY * _largest(errors / scale))
+                relative = max(relative, _SAFETY * _largest(errors / self._size_of(variable, measured)))
         return Refined(
-            axes=self._axes(stride),
+            axes=self._lattice.axes(stride),
             evaluated=self._measured(self._variables[0], stride)[1],
             fits=fits,
-            held_out=[self._node(index) for _, index in held_out],
+            held_out=[self._lattice.node(index) for _, index in held_out],
             relative_error=relative,
-            converged=all((cell.misfit or 0) <= 1 for cell in self._cells.values()),
+            converged=not self._missed(),
         )
 
     def _interpolants(self, variable: str, form: Form) -> list[Interpolant]:
         """One for each level: through what was measured, and elsewhere through what the level before predicts."""
         found: list[Interpolant] = []
-        for stride in self._strides[: self._depth + 1]:
-            axes = self._axes(stride)
+        for stride in self._lattice.strides[: self._depth + 1]:
+            axes = self._lattice.axes(stride)
             values, known = self._measured(variable, stride)
             if found:
                 values = np.where(known, values, found[-1].on_grid(*axes))
             found.append(Interpolant(axes, values, form, bounds_of(variable, values)))
         return found
 
-    def _predicted(self, variable: str, form: Form, places: Sequence[tuple[Key, Index]]) -> np.ndarray:
+    def _predicted(self, variable: str, form: Form, places: Sequence[tuple[Cell, Index]]) -> np.ndarray:
         """Values at places in cells, each from the level of the cell's own corners."""
         found = np.empty(len(places))
         for level, interpolant in enumerate(self._interpolants(variable, form)):
             mine = [i for i, ((of_cell, _), _) in enumerate(places) if of_cell == level]
             if mine:
-                found[mine] = interpolant(np.array([self._node(places[i][1]) for i in mine]))
+                found[mine] = interpolant(np.array([self._lattice.node(places[i][1]) for i in mine]))
         return found
 
-    def _choose(self, variable: str, measured: np.ndarray, predicted: Mapping[Form, np.ndarray]) -> np.ndarray:
+    def _choose(
+        self, variable: str, measured: np.ndarray, predicted: Mapping[Form, np.ndarray], highest: np.ndarray
+    ) -> np.ndarray:
         """Take the form whose predictions are best; return its misfits, 0 for a variable that need not converge."""
-        allowed = self._tolerance.allowed(measured, self._range(variable))
-        misfits = {form: _misfits(measured, values, allowed) for form, values in predicted.items()}
+        misfits = {form: self._misfits(variable, form, measured, found, highest) for form, found in predicted.items()}
         scores = {form: _root_mean_square(found) for form, found in misfits.items()}
         best = min(scores, key=scores.__getitem__)
         present = self._forms.get(variable)
         if present not in scores or scores[best] < _SWITCH * scores[present]:
             self._forms[variable] = best
-        return misfits[self._forms[variable]] * self._must_converge(variable)
+        chosen = misfits[self._forms[variable]]
+        return chosen if self._must_converge(variable) else np.zeros_like(chosen)
+
+    def _misfits(
+        self, variable: str, form: Form, measured: np.ndarray, predicted: np.ndarray, highest: np.ndarray
+    ) -> np.ndarray:
+        """Errors over allowed errors; infinite where one is finite and the other is not."""
+        errors = _differences(predicted, measured)
+        in_cell = errors * _growth(form, measured, highest) / (self._tolerance.of_range * self._range(variable))
+        here = errors / (self._tolerance.of_value * self._size_of(variable, measured))
+        misfits = _SAFETY * np.fmax(in_cell, here)
+        differ = np.isfinite(measured) != np.isfinite(predicted)
+        return np.where(differ, np.inf, np.nan_to_num(misfits, nan=0.0))
+
+    def _size_of(self, variable: str, values: np.ndarray) -> np.ndarray:
+        """What relative errors are relative to."""
+        return np.asarray(np.maximum(np.abs(values), _NEGLIGIBLE * self._range(variable)))
+
+    def _highest_corners(self, variable: str, places: Sequence[tuple[Cell, Index]]) -> np.ndarray:
+        """The highest value at the corners of each place's cell."""
+        return np.array(
+            [max(self._rows[corner][variable] for corner in self._lattice.corners(cell)) for cell, _ in places]
+        )
 
     def _possible_forms(self, variable: str) -> list[Form]:
         values = np.array([self._rows[index][variable] for index in self._fitted])
@@ -337,16 +311,19 @@ class _Refinement:
     @property
     def _variables(self) -> list[str]:
         """Those with something to interpolate: the standard error of one example is nowhere a number."""
-        rows = self._rows.values()
-        return [name for name in next(iter(rows)) if any(np.isfinite(row[name]) for row in rows)]
+        rows = [self._rows[index] for index in self._fitted]
+        found = [name for name in rows[0] if any(np.isfinite(row[name]) for row in rows)]
+        if not any(map(self._must_converge, found)):
+            raise ValueError(f"none of {len(rows)} points is finite: nothing to interpolate; take a smaller span")
+        return found
 
     @property
     def _depth(self) -> int:
-        return max(level for level, _ in self._cells)
+        return max(level for level, _ in self._expected)
 
     def _measured(self, variable: str, stride: int) -> tuple[np.ndarray, np.ndarray]:
         """On the lattice of this stride: values, and where they are in the fit."""
-        values = np.zeros([len(axis) for axis in self._axes(stride)])
+        values = np.zeros([len(axis) for axis in self._lattice.axes(stride)])
         known = np.zeros(values.shape, dtype=bool)
         indices = [index for index in self._fitted if all(i % stride == 0 for i in index)]
         places = tuple(np.array(indices).T // stride)
@@ -361,43 +338,27 @@ class _Refinement:
 
     def _ask(self, indices: Iterable[Index]) -> None:
         new = [index for index in dict.fromkeys(indices) if index not in self._rows]
-        nodes = [self._node(index) for index in new]
-        rows = self._evaluate(nodes)
-        self._rows.update((index, rows[node]) for index, node in zip(new, nodes, strict=True))
-
-    def _can_split(self, key: Key) -> bool:
-        return key[0] + 1 < len(self._strides)
-
-    def _places(self, key: Key) -> list[Index]:
-        """Where a cell is tested: in its middle, and in the middle of an edge along each dimension but the last.
-
-        An error that is a sum over dimensions, as a tensor spline's nearly is, can cancel in the middle of the cell but
-        not there too. Edges on the border of the box are preferred: splines are worst there.
-        """
-        level, lower = key
-        stride = self._strides[level]
-        middle = tuple(i + stride // 2 for i in lower)
-        corner = tuple(i + stride if i + stride == self._size else i for i in lower)
-        edges = [(*corner[:d], middle[d], *corner[d + 1 :]) for d in list(self._dimensions)[:-1]]
-        return [middle, *edges]
-
-    def _node(self, index: Index) -> Node:
-        half = self._size // 2
-        return tuple(span * ((i - half) / half) for span, i in zip(self._spans, index, strict=True))
-
-    def _axes(self, stride: int) -> tuple[np.ndarray, ...]:
-        half = self._size // 2
-        steps = (np.arange(0, self._size + 1, stride) - half) / half
-        return tuple(span * steps for span in self._spans)
+        if new:
+            nodes = [self._lattice.node(index) for index in new]
+            rows = self._evaluate(nodes)
+            self._rows.update((index, rows[node]) for index, node in zip(new, nodes, strict=True))
 
 
-def _misfits(measured: np.ndarray, predicted: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Errors in units of the allowed error; infinite where one is finite and the other is not."""
-    finite = np.isfinite(measured)
-    both = finite & np.isfinite(predicted)
-    misfits = np.where(finite == np.isfinite(predicted), 0.0, np.inf)
-    misfits[both] = _SAFETY * np.abs(predicted[both] - measured[both]) / allowed[both]
-    return misfits
+def _growth(form: Form, measured: np.ndarray, highest: np.ndarray) -> np.ndarray:
+    """How much larger the same error of the transformed values is at the highest corner of a cell; at least 1."""
+    if form.transform == "none":
+        return np.ones(measured.shape)
+    with np.errstate(all="ignore"):
+        ratio = np.fmax(highest / measured, 1.0)
+    return np.asarray(np.sqrt(ratio) if form.transform == "root" else ratio)
+
+
+def _differences(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """Absolute errors; NaN where one of the two is not finite."""
+    both = np.isfinite(predicted) & np.isfinite(measured)
+    errors = np.full(measured.shape, np.nan)
+    errors[both] = np.abs(predicted[both] - measured[both])
+    return errors
 
 
 def _root_mean_square(values: np.ndarray) -> float:

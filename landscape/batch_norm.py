@@ -43,9 +43,9 @@ def reestimate(model: nn.Module, passes: Iterable[Callable[[], object]]) -> None
 def _averaging(layer: _BatchNorm) -> Iterator[None]:
     seen = 0
 
-    def weigh(module: nn.Module, arguments: tuple[Any, ...]) -> None:  # noqa: ARG001
+    def weigh(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:  # noqa: ARG001
         nonlocal seen
-        values: Tensor = arguments[0]
+        values: Tensor = arguments[0] if arguments else named["input"]
         count = values.numel() // values.shape[1]
         if count < 2:
             raise ValueError("statistics: a batch of one value a channel has no variance; use batches of two or more")
@@ -53,7 +53,7 @@ def _averaging(layer: _BatchNorm) -> Iterator[None]:
         layer.momentum = count / seen
 
     momentum, training = layer.momentum, layer.training
-    hook = layer.register_forward_pre_hook(weigh)
+    hook = layer.register_forward_pre_hook(weigh, with_kwargs=True)
     layer.training = True
     try:
         yield

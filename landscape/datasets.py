@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -76,8 +77,12 @@ def attributes_of(walk: Walk) -> dict[str, Any]:
         "directions": json.dumps(about),
         "torch": str(torch.__version__),
         "landscape": importlib.metadata.version("dropattack"),
-        **walk.first.options,
     }
+    options = {split: risk.options for split, risk in walk.risks.items()}
+    for key in dict.fromkeys(itertools.chain.from_iterable(options.values())):
+        words = {split: found.get(key, "all as it is") for split, found in options.items()}
+        shared_word = set(words.values())
+        attributes[key] = shared_word.pop() if len(shared_word) == 1 else "; ".join(map(": ".join, words.items()))
     for key in ("seed", "normalization", "reference"):
         if key in shared:
             attributes[key] = shared[key]

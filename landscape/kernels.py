@@ -1,7 +1,7 @@
-"""Faster ways to the same bits, for passes without gradients on CPUs.
+"""Faster ways to equal numbers, for passes without gradients on CPUs.
 
 PyTorch's pooling on CPUs walks through contiguous images one value at a time: it took more than half of a forward pass
-of LeNet-5 (``benchmarks/README.md``). Strided maxima and sums of whole tensors give the same numbers, vectorized.
+of LeNet-5 (``benchmarks/README.md``). Strided maxima and sums of whole tensors give equal numbers, vectorized.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class FastPooling(TorchFunctionMode):
         args: Any = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Replace the call if it is one of those that are known to give the same bits."""
+        """Replace the call if it is one of those that are known to give equal numbers."""
         kwargs = kwargs or {}
         replacement = _REPLACEMENTS.get(function)
-        if replacement is not None and len(args) + len(kwargs) <= 7 and not torch.is_grad_enabled():
+        if replacement is not None and "out" not in kwargs and not torch.is_grad_enabled():
             result = replacement(*args, **kwargs)
             if result is not None:
                 return result
@@ -40,7 +40,7 @@ class FastPooling(TorchFunctionMode):
 
 
 def _max_pool2d(
-    images: Tensor,
+    input: Tensor,  # noqa: A002 - PyTorch's name
     kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
@@ -48,11 +48,11 @@ def _max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | None:
-    windows = _windows(images, kernel_size, stride)
+    windows = _windows(input, kernel_size, stride)
     if windows is None or _pair(padding) != (0, 0) or _pair(dilation) != (1, 1) or ceil_mode or return_indices:
         return None
     height, width = windows
-    rows = images[..., : images.shape[-2] // height * height, : images.shape[-1] // width * width]
+    rows = input[..., : input.shape[-2] // height * height, : input.shape[-1] // width * width]
     tallest = rows[..., ::height, :]
     for offset in range(1, height):
         tallest = torch.maximum(tallest, rows[..., offset::height, :])
@@ -63,7 +63,7 @@ def _max_pool2d(
 
 
 def _avg_pool2d(
-    images: Tensor,
+    input: Tensor,  # noqa: A002 - PyTorch's name
     kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
@@ -71,11 +71,11 @@ def _avg_pool2d(
     count_include_pad: bool = True,  # noqa: ARG001 - without padding it makes no difference
     divisor_override: int | None = None,
 ) -> Tensor | None:
-    windows = _windows(images, kernel_size, stride)
+    windows = _windows(input, kernel_size, stride)
     if windows is None or _pair(padding) != (0, 0) or ceil_mode or divisor_override is not None:
         return None
     height, width = windows
-    rows = images[..., : images.shape[-2] // height * height, : images.shape[-1] // width * width]
+    rows = input[..., : input.shape[-2] // height * height, : input.shape[-1] // width * width]
     total = None
     for down in range(height):  # in the order in which PyTorch adds
         for right in range(width):
@@ -94,18 +94,27 @@ def _windows(images: Tensor, kernel_size: Any, stride: Any) -> tuple[int, int] |
         and images.ndim in (3, 4)
         and images.is_contiguous()
     )
-    tiles = stride is None or _pair(stride) == kernel or (isinstance(stride, list | tuple) and not stride)
-    if not (plain and tiles and kernel != (1, 1)) or torch.compiler.is_compiling():
+    unset = stride is None or (isinstance(stride, list | tuple) and not stride)
+    if (
+        not plain
+        or kernel is None
+        or kernel == (1, 1)
+        or not (unset or _pair(stride) == kernel)
+        or torch.compiler.is_compiling()
+    ):
         return None
-    if images.shape[-2] < kernel[0] or images.shape[-1] < kernel[1]:
+    if min(kernel) < 1 or 0 in images.shape or images.shape[-2] < kernel[0] or images.shape[-1] < kernel[1]:
         return None  # PyTorch's error says what is wrong
     return kernel
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    if isinstance(size, int):
+def _pair(size: Any) -> tuple[int, int] | None:
+    """Height and width; None for what is left to PyTorch to judge."""
+    if type(size) is int:
         return size, size
-    return (size[0], size[-1])
+    if isinstance(size, list | tuple) and len(size) in (1, 2) and all(type(each) is int for each in size):
+        return size[0], size[-1]
+    return None
 
 
 _REPLACEMENTS: dict[Any, Callable[..., Tensor | None]] = {

@@ -83,8 +83,10 @@ class EmpiricalRisk:
         statistics: Iterable[Any] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
-        if max_batches is not None and max_batches < 1:
-            raise ValueError(f"max_batches: expected at least 1, got {max_batches}")
+        if max_batches is not None and (not isinstance(max_batches, int) or max_batches < 1):
+            raise ValueError(f"max_batches: expected a whole number of at least 1, got {max_batches}")
+        if autocast not in (None, torch.bfloat16, torch.float16):
+            raise ValueError(f"autocast: expected torch.bfloat16 or torch.float16, got {autocast}")
         self.model = model
         self.batches = batches
         self._max_batches = max_batches
@@ -239,7 +241,7 @@ class EmpiricalRisk:
 
     def fingerprint(self) -> str:
         """A short hash of the data: two risks with one fingerprint see the same batches."""
-        return fingerprint_of_batches(self.used_batches())
+        return fingerprint_of_batches(itertools.chain(self.used_batches(), self._statistics or ()))
 
     def at_each(self, moves: Sequence[Callable[[], object]]) -> list[RiskValue]:
         """The risk at several positions of the weights, from one reading of the batches.
@@ -261,7 +263,8 @@ class EmpiricalRisk:
 
     def _after(self, move: Callable[[], object]) -> RiskValue:
         move()
-        return self._measured()
+        with self.evaluation():  # another split's evaluation must not see this one's statistics
+            return self._measured()
 
     def _measured(self) -> RiskValue:
         self.reestimate()
@@ -378,6 +381,8 @@ class EmpiricalRisk:
             return
         if isinstance(self._statistics, Iterator):
             raise TypeError("statistics: expected batches that can be read again and again; wrap them in list(...)")
+        if not any(True for _ in itertools.islice(self._statistics, 1)):
+            raise ValueError("statistics: expected at least one batch, got none")
         if not batch_norm_layers(self.eager):
             raise ValueError("statistics: the model has no BatchNorm layer with running statistics; leave it out")
 
