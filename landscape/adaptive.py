@@ -70,7 +70,7 @@ class Refined:
         axes: the lattice.
         evaluated: where on it the function was evaluated.
         fits: variable to its fit.
-        held_out: points beside the lattice that were evaluated to test predictions.
+        held_out: points that were evaluated to test predictions, and are not in the fit.
         relative_error: the largest error at those, as a share of the value (of the variables that must converge).
         converged: every cell that was tested is predicted within the tolerance, and so were those chosen by chance.
     """

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -34,20 +35,36 @@ def are_ready(batches: Iterable[Any], device: torch.device) -> bool:
 
 
 def fingerprint_of_batches(batches: Iterable[Any]) -> str:
-    """A short hash of the bits of all tensors, their shapes and order; of other things, what ``repr`` shows.
+    """A short hash of the bits of all tensors and arrays, their shapes and order; of other objects, their type alone.
 
     How the examples are divided into batches counts too: it decides the order of sums.
     """
     digest = hashlib.blake2b(digest_size=16)
     for batch in batches:
-        digest.update(b"batch")
+        digest.update(b"\0batch")
         for leaf in _leaves(batch):
-            if isinstance(leaf, Tensor):
-                digest.update(f"{tuple(leaf.shape)} {leaf.dtype}".encode())
-                digest.update(leaf.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-            else:
-                digest.update(repr(leaf).encode() if isinstance(leaf, str | int | float | bytes | None) else b"object")
+            digest.update(b"\0")
+            for part in _bytes(leaf):
+                digest.update(part)
     return digest.hexdigest()
+
+
+def _bytes(leaf: Any) -> Iterator[bytes]:
+    if isinstance(leaf, Tensor):
+        dense = leaf.detach().cpu()
+        if dense.layout is not torch.strided:
+            dense = dense.to_dense()
+        if dense.is_quantized:
+            dense = dense.dequantize()
+        yield f"{leaf.layout} {tuple(leaf.shape)} {leaf.dtype}".encode()
+        yield dense.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    elif isinstance(leaf, np.ndarray | np.generic):
+        yield f"{leaf.shape} {leaf.dtype}".encode()
+        yield repr(leaf.tolist()).encode() if leaf.dtype.hasobject else leaf.tobytes()
+    elif isinstance(leaf, str | int | float | bytes | None):
+        yield repr(leaf).encode()
+    else:
+        yield type(leaf).__qualname__.encode()
 
 
 def _leaves(batch: Any) -> Iterator[Any]:

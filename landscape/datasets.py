@@ -19,7 +19,16 @@ from landscape.parameters import fingerprint, inner_product, norm
 from landscape.totals import Values
 from landscape.walk import Walk
 
-__all__ = ["along_splits", "assembled", "attributes_of", "grid_axes", "open_surface", "write"]
+__all__ = [
+    "along_splits",
+    "assembled",
+    "attributes_of",
+    "center_of",
+    "grid_axes",
+    "open_surface",
+    "with_center",
+    "write",
+]
 
 
 def grid_axes(spans: Sequence[float], counts: Sequence[int]) -> dict[str, np.ndarray]:
@@ -92,6 +101,30 @@ def attributes_of(walk: Walk) -> dict[str, Any]:
         lengths = math.prod(attributes["direction_norms"])
         attributes["direction_cosine"] = inner_product(*walk.directions) / lengths if lengths else math.nan
     return attributes
+
+
+def with_center(surface: xr.Dataset, center: Values) -> xr.Dataset:
+    """The surface, with ``center_loss`` and ``center_<metric>``."""
+    at_center = along_splits(
+        {
+            split: xr.Dataset({f"center_{k}": number for k, number in columns.items() if k != "loss_standard_error"})
+            for split, columns in center.items()
+        }
+    )
+    return surface.merge(at_center, combine_attrs="override")
+
+
+def center_of(surface: xr.Dataset) -> Values:
+    """The values at the center of a surface."""
+    names = [str(name) for name in surface.data_vars if str(name).startswith("center_")]
+    splits = surface["split"].values.tolist() if "split" in surface.dims else [""]
+    return {
+        split: {
+            name.removeprefix("center_"): float(surface[name].sel(split=split) if split else surface[name])
+            for name in names
+        }
+        for split in splits
+    }
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:

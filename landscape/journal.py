@@ -27,6 +27,7 @@ class Journal:
         identity: what the points belong to.
 
     Attributes:
+        path: of the journal; None if nothing is kept.
         values: of each point.
 
     Raises:
@@ -37,9 +38,9 @@ class Journal:
         self.values: dict[Node, Values] = {}
         self._identity = identity
         self._file: TextIO | None = None
-        self._path = None if path is None else path.with_name(f"{path.name}.points")
-        if self._path is not None and self._path.is_file():
-            self._read(self._path)
+        self.path = None if path is None else path.with_name(f"{path.name}.points")
+        if self.path is not None and self.path.is_file():
+            self._read(self.path)
 
     def close(self) -> None:
         """Close the file; what was added is on disk already."""
@@ -49,15 +50,15 @@ class Journal:
     def add(self, node: Node, values: Values) -> None:
         """Keep the values of a point; on disk when this returns."""
         self.values[node] = values
-        if self._path is not None:
+        if self.path is not None:
             if self._file is None:
-                self._file = self._begun(self._path)
+                self._file = self._begun(self.path)
             self._write(self._file, {"at": node, "values": values})
 
     def delete(self) -> None:
         """Delete the file, as another one holds the points now."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
     def _begun(self, path: Path) -> TextIO:
         is_new = not path.exists()
@@ -74,18 +75,20 @@ class Journal:
     def _read(self, path: Path) -> None:
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):  # torn by a kill: what is written next must begin on a line of its own
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
         if not whole:
-            path.unlink()
+            path.unlink()  # a kill while the first line was written
             return
         try:
             header, *records = (json.loads(line) for line in whole.decode().splitlines())
-            check_same(path, header["identity"], self._identity)
-            self.values |= {tuple(record["at"]): record["values"] for record in records}
-        except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            found = dict(header["identity"])
+            values = {tuple(record["at"]): record["values"] for record in records}
+        except (KeyError, TypeError, ValueError) as error:  # what is no JSON or no text is a ValueError
             raise ValueError(f"{path} is damaged ({error}); delete it to start anew") from error
+        check_same(path, found, self._identity)
+        self.values |= values
+        if len(whole) < len(content):  # torn by a kill: what is written next must begin on a line of its own
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
 
 
 def check_same(path: Path, found: Identity, expected: Identity) -> None:

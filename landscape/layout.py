@@ -13,7 +13,7 @@ from landscape.datasets import along_splits, assembled
 from landscape.interpolation import DIMENSIONS, Interpolant, bounds_of, lattice_dimension, range_of
 from landscape.totals import SEPARATOR, Node, Values
 
-__all__ = ["adapted", "gridded", "points_of", "with_center"]
+__all__ = ["adapted", "gridded", "points_of"]
 
 _HELD_OUT = "held_out"
 
@@ -25,14 +25,18 @@ def gridded(values: Mapping[Node, Values], axes: Mapping[str, np.ndarray]) -> xr
     return surface
 
 
-def adapted(refined: Refined, held_out: Mapping[Node, Values], axes: Mapping[str, np.ndarray]) -> xr.Dataset:
+def adapted(refined: Refined, known: Mapping[Node, Values], axes: Mapping[str, np.ndarray]) -> xr.Dataset:
     """The surface that is rendered from a refined lattice.
 
     Args:
         refined: the lattice.
-        held_out: the values at the points that tested it.
+        known: the values at all points that were evaluated. Those beside the fit tested it, now or at an earlier start.
         axes: where to render.
     """
+    in_fit = set(
+        itertools.compress(itertools.product(*map(np.ndarray.tolist, refined.axes)), refined.evaluated.ravel())
+    )
+    held_out = {node: known[node] for node in sorted(known.keys() - in_fit)}
     lattice = {lattice_dimension(name): axis for name, axis in zip(axes, refined.axes, strict=True)}
     splits: dict[str, dict[str, xr.Variable]] = {}
     for name, fit in refined.fits.items():
@@ -62,17 +66,6 @@ def adapted(refined: Refined, held_out: Mapping[Node, Values], axes: Mapping[str
         "converged": int(refined.converged),
     }
     return surface
-
-
-def with_center(surface: xr.Dataset, center: Values) -> xr.Dataset:
-    """The surface, with ``center_loss`` and ``center_<metric>``."""
-    at_center = along_splits(
-        {
-            split: xr.Dataset({f"center_{k}": number for k, number in columns.items() if k != "loss_standard_error"})
-            for split, columns in center.items()
-        }
-    )
-    return surface.merge(at_center, combine_attrs="override")
 
 
 def points_of(surface: xr.Dataset) -> dict[Node, Values]:

@@ -28,14 +28,22 @@ class Mover:
     ) -> None:
         self._dimensions = len(directions)
         self._at: tuple[float, ...] | None = None
-        self._fixed = [(target, center[name].to(target)) for name, target in targets.items()]
+        memory = {target.untyped_storage().data_ptr() for target in targets.values()}
+
+        def own(tensor: Tensor, target: Tensor) -> Tensor:
+            """On the target's device and in its type; a copy, if it is one of the weights that move."""
+            there = tensor.detach().to(target)
+            return there.clone() if there.untyped_storage().data_ptr() in memory else there
+
+        starts = {name: own(center[name], target) for name, target in targets.items()}
+        self._fixed = [(target, starts[name]) for name, target in targets.items()]
         # For each moved tensor: itself, the center, and its offset in each direction that moves it.
         steps = {
-            name: [(i, d[name].to(target)) for i, d in enumerate(directions) if name in d]
+            name: [(i, own(d[name], target)) for i, d in enumerate(directions) if name in d]
             for name, target in targets.items()
         }
         self._parts = [
-            (target, center[name].to(target), steps[name], torch.empty_like(target) if len(steps[name]) > 1 else None)
+            (target, starts[name], steps[name], torch.empty_like(target) if len(steps[name]) > 1 else None)
             for name, target in targets.items()
             if steps[name]
         ]

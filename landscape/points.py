@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -11,14 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import xarray as xr
-from torch import Tensor
 from tqdm.auto import tqdm
 
-from landscape.datasets import attributes_of, open_surface, write
+from landscape.datasets import attributes_of, center_of, open_surface, write
 from landscape.journal import Journal, check_same
 from landscape.parameters import fingerprint
 from landscape.totals import Node, Values
 from landscape.walk import Walk, as_they_come
+from landscape.workers import Parcel
 
 __all__ = ["Points"]
 
@@ -53,6 +54,7 @@ class Points(contextlib.AbstractContextManager["Points"]):
         self._walk = walk
         self._path = None if path is None else Path(path)
         self._executor = executor
+        self._parcel: Parcel | None = None
         self._identity: dict[str, Any] = {}
         self._attributes = attributes_of(walk)
         self.finished: xr.Dataset | None = None
@@ -80,28 +82,41 @@ class Points(contextlib.AbstractContextManager["Points"]):
         nodes = list(nodes)
         known = self._journal.values
         missing = [node for node in nodes if node not in known]
-        with contextlib.closing(as_they_come(self._walk, missing, self._executor)) as arriving:
+        if missing and self._executor is not None and self._parcel is None:
+            self._parcel = Parcel(self._walk)
+        with contextlib.closing(as_they_come(self._walk, missing, self._executor, self._parcel)) as arriving:
             for node, values in arriving:
                 self._journal.add(node, values)
                 self._bar.update()
         return {node: known[node] for node in nodes}
 
-    def check_loss(self, node: Node) -> None:
-        """Compare what is known of a point with what is found there now: a loss function has no fingerprint.
+    @property
+    def known(self) -> Mapping[Node, Values]:
+        """All points that are known."""
+        return self._journal.values
+
+    def check_center(self, center: Node) -> None:
+        """Compare what is known of the center with what is found there now: functions have no fingerprints.
 
         Raises:
             ValueError: they differ.
         """
-        if node not in self._journal.values:
+        known = self._journal.values.get(center, {} if self.finished is None else center_of(self.finished))
+        if not known:
             return
         with self._walk.begun() as values:
-            here = values([node])[0]
-        for split, columns in self._journal.values[node].items():
-            if not math.isclose(columns["loss"], here[split]["loss"], rel_tol=1e-4, abs_tol=1e-9):
-                raise ValueError(
-                    f"{self._path} belongs to another loss function: it has the loss {columns['loss']:.8g} at the "
-                    f"center, where it is {here[split]['loss']:.8g} now; delete it, or choose another path"
-                )
+            here = values([center])[0]
+        for split, columns in known.items():
+            for column, there in columns.items():
+                now = here[split][column]
+                same = math.isclose(there, now, rel_tol=1e-4, abs_tol=1e-9) or (math.isnan(there) and math.isnan(now))
+                if not same:
+                    what = "another loss function" if column.startswith("loss") else "other metrics"
+                    raise ValueError(
+                        f"{self._journal.path if self.finished is None else self._path} belongs to {what}: its "
+                        f"{column} at the center is {there:.8g}, and {now:.8g} now; delete it, or choose another path"
+                    )
+        self._journal.values.setdefault(center, here)
 
     def finish(self, result: xr.Dataset) -> xr.Dataset:
         """Add what every result says of its making; write it, and delete the journal."""
@@ -121,11 +136,12 @@ class Points(contextlib.AbstractContextManager["Points"]):
 
 
 def _identity(walk: Walk) -> dict[str, Any]:
-    model = {name: value for name, value in walk.first.model.state_dict().items() if isinstance(value, Tensor)}
+    model = walk.first.eager
+    state = dict(itertools.chain(model.named_parameters(), model.named_buffers()))
     return {
-        "weights": fingerprint(model | dict(walk.center or {})),
+        "options": {split: risk.options for split, risk in walk.risks.items()},
+        "weights": fingerprint(state | dict(walk.center or {})),
         "data": {split: risk.fingerprint() for split, risk in walk.risks.items()},
         "directions": [fingerprint(direction) for direction in walk.directions],
         "metrics": {split: risk.metric_names for split, risk in walk.risks.items()},
-        "options": {split: risk.options for split, risk in walk.risks.items()},
     }

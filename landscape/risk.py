@@ -241,7 +241,8 @@ class EmpiricalRisk:
 
     def fingerprint(self) -> str:
         """A short hash of the data: two risks with one fingerprint see the same batches."""
-        return fingerprint_of_batches(itertools.chain(self.used_batches(), self._statistics or ()))
+        with self.evaluation():  # a data loader draws from the random stream
+            return fingerprint_of_batches(itertools.chain(self.used_batches(), self._statistics or ()))
 
     def at_each(self, moves: Sequence[Callable[[], object]]) -> list[RiskValue]:
         """The risk at several positions of the weights, from one reading of the batches.

@@ -12,8 +12,8 @@ import xarray as xr
 from torch import Tensor
 
 from landscape.adaptive import Tolerance, refine
-from landscape.datasets import grid_axes
-from landscape.layout import adapted, gridded, points_of, with_center
+from landscape.datasets import grid_axes, with_center
+from landscape.layout import adapted, gridded, points_of
 from landscape.points import Points
 from landscape.totals import SEPARATOR, Node, Values, flat
 from landscape.walk import Risks, Walk, named
@@ -152,20 +152,20 @@ def _surface(
     tolerance = how.checked_tolerance()
     axes = grid_axes(spans, counts)
     walk = Walk(named(risk), directions)
-    settings: dict[str, Any] = {"method": how.method, "span": list(spans)}
+    settings: dict[str, Any] = {"method": how.method, "span": [float(span) for span in spans]}
     if how.method == "grid":  # tolerance and resolution of an adaptive surface may change: its points stay true
-        settings["points"] = list(counts)
+        settings["points"] = [int(count) for count in counts]
     center = (0.0,) * len(spans)
     with Points(walk, how.path, settings, how.executor, how.progress, what) as points:
         if points.finished is not None:
             points.know(points_of(points.finished))
-        points.check_loss(center)
+        points.check_center(center)
         at_center = points.at([center])[center]
         if how.method == "grid":
             surface = gridded(points.at(itertools.product(*axes.values())), axes)
         else:
             refined = refine(lambda nodes: _flat(points.at(nodes)), spans, tolerance, _is_loss)
-            surface = adapted(refined, points.at(refined.held_out), axes)
+            surface = adapted(refined, points.known, axes)
             surface.attrs |= {"tolerance": tolerance.of_range, "relative_tolerance": tolerance.of_value}
         surface = with_center(surface, at_center)
         surface.attrs["method"] = how.method

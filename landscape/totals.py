@@ -54,6 +54,8 @@ class Totals:
 
     def add(self, losses: Tensor, metrics: Mapping[str, Tensor]) -> None:
         """Add the losses ``(n,)`` and each metric ``(n,)`` of a batch."""
+        if not len(losses):
+            return
         losses = losses.detach().double()
         if self._guess is None:
             # Deviations from a first guess of the mean, so that the variance does not cancel.

@@ -7,8 +7,10 @@ import contextlib
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -25,6 +27,8 @@ Risks = EmpiricalRisk | Mapping[str, EmpiricalRisk]
 _POINTS_A_READING = 16
 _SECONDS_A_TASK = 0.2  # long beside what sending a task costs, short beside what a kill may lose
 _MOST_POINTS_A_TASK = 64
+
+_Task = concurrent.futures.Future[workers.Answer | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +123,23 @@ def evaluate(
 
 
 def as_they_come(
-    walk: Walk, nodes: Sequence[Node], executor: concurrent.futures.Executor | None = None
+    walk: Walk,
+    nodes: Sequence[Node],
+    executor: concurrent.futures.Executor | None = None,
+    parcel: workers.Parcel | None = None,
 ) -> Generator[tuple[Node, Values], None, None]:
-    """Points and their values, in the order in which they are finished; arguments as for :func:`evaluate`."""
+    """Points and their values, in the order in which they are finished.
+
+    Args:
+        walk: as for :func:`evaluate`.
+        nodes: as for :func:`evaluate`.
+        executor: as for :func:`evaluate`.
+        parcel: the walk, packed, if it is evaluated more than once: workers that hold it need not be sent it again.
+    """
     nodes = list(dict.fromkeys(nodes))
-    return _here(walk, nodes) if executor is None else _elsewhere(walk, nodes, executor)
+    if executor is None or not nodes:
+        return _here(walk, nodes)
+    return _elsewhere(walk, nodes, executor, parcel or workers.Parcel(walk))
 
 
 def _measured(move: Callable[[Node], None], node: Node, measure: Measure, risk: EmpiricalRisk) -> dict[str, float]:
@@ -139,40 +155,92 @@ def _here(walk: Walk, nodes: Sequence[Node]) -> Generator[tuple[Node, Values], N
 
 
 def _elsewhere(
-    walk: Walk, nodes: Sequence[Node], executor: concurrent.futures.Executor
+    walk: Walk, nodes: Sequence[Node], executor: concurrent.futures.Executor, parcel: workers.Parcel
 ) -> Generator[tuple[Node, Values], None, None]:
-    parcel = workers.Parcel(walk)
-    waiting: dict[concurrent.futures.Future[workers.Answer | None], Sequence[Node]] = {}
-
-    def submit(chunks: Iterable[Sequence[Node]], packed: bytes | None = None) -> None:
-        waiting.update({executor.submit(workers.work, parcel.key, packed, chunk): chunk for chunk in chunks})
-
+    crew = _Crew(executor, parcel)
+    random_state = torch.get_rng_state()  # threads of this process share its random stream
     # A few small tasks first; the first answer says how many points make a task of a good length.
     first = 2 * (os.cpu_count() or 1) * walk.points_a_reading
-    submit(_chunks(nodes[:first], walk.points_a_reading))
     rest = nodes[first:]
     try:
-        while waiting:
-            done, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in done:
-                chunk = waiting.pop(future)
-                answer = future.result()
-                if answer is None:  # a worker that does not have this walk: new, or it had another one meanwhile
-                    submit([chunk], parcel.packed)
-                    continue
+        crew.submit(_chunks(nodes[:first], walk.points_a_reading))
+        while crew.waiting:
+            answers, error = crew.next_answers()
+            for chunk, answer in answers:
                 if rest:
                     a_task = round(_SECONDS_A_TASK * len(chunk) / max(answer.seconds, 1e-9))
-                    submit(_chunks(rest, max(walk.points_a_reading, min(a_task, _MOST_POINTS_A_TASK))))
+                    crew.submit(_chunks(rest, max(walk.points_a_reading, min(a_task, _MOST_POINTS_A_TASK))))
                     rest = []
                 yield from zip(chunk, answer.values, strict=True)
+            if error is not None:
+                raise error
     except concurrent.futures.BrokenExecutor as error:
         raise RuntimeError(
             f"a worker died ({error}): out of memory, or killed; points that were finished are kept if there is a "
             "path, and a new start with a new executor goes on from there"
         ) from error
     finally:
-        for future in waiting:
-            future.cancel()
+        crew.dismiss()
+        torch.set_rng_state(random_state)
+
+
+class _Crew:
+    """Tasks under way on an executor, and which of them carry the walk.
+
+    A task that finds a worker without the walk is sent again, with it. While others with it are under way (as many as
+    have equipped a worker before), it waits for an answer: or a worker without the walk would be handed task after
+    task, and each of them the walk.
+    """
+
+    def __init__(self, executor: concurrent.futures.Executor, parcel: workers.Parcel) -> None:
+        self._executor = executor
+        self._parcel = parcel
+        self._carrying: set[_Task] = set()
+        self._equipped = 0
+        self._parked: list[Sequence[Node]] = []
+        self.waiting: dict[_Task, Sequence[Node]] = {}
+
+    def submit(self, chunks: Iterable[Sequence[Node]], packed: bytes | None = None) -> None:
+        """Send tasks, without the walk unless it is given."""
+        for chunk in chunks:
+            with warnings.catch_warnings():
+                # Dask's, about large arguments: each worker is sent this one about once.
+                warnings.filterwarnings("ignore", message="Sending large graph")
+                task = self._executor.submit(workers.work, self._parcel.key, packed, chunk)
+            self.waiting[task] = chunk
+            if packed is not None:
+                self._carrying.add(task)
+
+    def next_answers(self) -> tuple[list[tuple[Sequence[Node], workers.Answer]], BaseException | None]:
+        """What has been answered since; and the first error, if there was one."""
+        done, _ = concurrent.futures.wait(self.waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        answers: list[tuple[Sequence[Node], workers.Answer]] = []
+        first_error: BaseException | None = None
+        for task in done:
+            chunk = self.waiting.pop(task)
+            carried = task in self._carrying
+            self._carrying.discard(task)
+            error = task.exception()
+            if error is not None:
+                first_error = first_error or error
+            elif (answer := task.result()) is None:
+                self._parked.append(chunk)
+            else:
+                self._equipped += carried
+                answers.append((chunk, answer))
+        if first_error is None:
+            while self._parked and len(self._carrying) < max(1, self._equipped):
+                self.submit([self._parked.pop()], self._parcel.packed)
+            if answers:
+                self.submit(self._parked)
+                self._parked = []
+        return answers, first_error
+
+    def dismiss(self) -> None:
+        """Cancel what has not begun, and wait for what has: a thread would go on moving its model."""
+        for task in self.waiting:
+            task.cancel()
+        concurrent.futures.wait(self.waiting)
 
 
 def _chunks(nodes: Sequence[Node], size: int) -> Iterator[Sequence[Node]]:

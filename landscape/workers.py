@@ -8,16 +8,19 @@ task is sent again with the walk in it. Each worker thus receives a walk about o
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import pickle
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 import torch
+from torch import Tensor
 
 from landscape.totals import Node, Values
 
@@ -43,16 +46,30 @@ class Parcel:
 
     It is packed with cloudpickle, so that losses and models that were defined in a notebook travel too. Only this
     process's own bytes are ever unpacked, never a file.
+
+    Raises:
+        TypeError: something in the walk cannot be packed.
     """
 
     def __init__(self, walk: Walkable) -> None:
         self.key = secrets.token_hex(8)
+        packed = io.BytesIO()
         try:
-            self.packed: bytes = cloudpickle.dumps((os.getpid(), walk))
+            _Pickler(packed).dump((os.getpid(), walk))
         except Exception as error:  # whatever an object's own pickling raises
             raise TypeError(
                 f"the model, the data or the loss cannot be sent to another process ({error}); use executor=None"
             ) from error
+        self.packed = packed.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
+    """Packs a tensor that is a part of a larger one (a batch of ``data.split(50)``) without the rest of it."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is Tensor and obj.layout is torch.strided and obj.untyped_storage().nbytes() > obj.nbytes:
+            return obj.detach().clone(memory_format=torch.contiguous_format).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        return super().reducer_override(obj)
 
 
 _held = threading.local()  # a thread pool's workers need a model each
@@ -65,17 +82,42 @@ def work(key: str, packed: bytes | None, nodes: Sequence[Node]) -> Answer | None
             return None
         _take(key, packed)
     start = time.perf_counter()
-    values = _held.values(nodes)
-    return Answer(values, time.perf_counter() - start)
+    failed: Exception | None = None
+    try:
+        with _held.begun() as values:
+            found = values(nodes)
+    except Exception as error:
+        failed = error
+    if failed is not None:
+        raise _sendable(failed)
+    return Answer(found, time.perf_counter() - start)
 
 
 def _take(key: str, packed: bytes) -> None:
+    _held.key = None
     if hasattr(_held, "stack"):
-        _held.key = None
         _held.stack.close()
-    sender, walk = cloudpickle.loads(packed)
-    if sender != os.getpid():
-        torch.set_num_threads(1)  # one thread a process; a thread pool keeps the threads of its process
     _held.stack = contextlib.ExitStack()
-    _held.values = _held.stack.enter_context(walk.begun())
+    sender, walk = cloudpickle.loads(packed)
+    if sender == os.getpid():  # a thread, whose process's random stream and mode are not ours for longer than a task
+        with walk.begun():
+            pass  # a walk that cannot begin is not held
+        _held.begun = walk.begun
+    else:
+        torch.set_num_threads(1)
+        values = _held.stack.enter_context(walk.begun())
+        _held.begun = lambda: contextlib.nullcontext(values)
     _held.key = key
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error; or its text, if a pool's plain pickle could not send it back, which would break the pool."""
+    sent = io.BytesIO()
+    pickler = pickle.Pickler(sent)
+    pickler.dispatch_table = {}  # not what some libraries teach it, and the other process may not know
+    try:
+        pickler.dump(error)
+        pickle.loads(sent.getvalue())  # noqa: S301 - our own bytes
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -9,9 +9,9 @@ import xarray as xr
 from torch import nn
 
 from landscape import EmpiricalRisk, random_directions
+from landscape.convexity import ExtremeEigenvalues, eigenvalue_ratio
 from landscape.datasets import open_surface
 from landscape.directions import hessian_directions
-from landscape.convexity import ExtremeEigenvalues, eigenvalue_ratio
 
 
 class Function(nn.Module):

@@ -13,9 +13,9 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 from landscape import EmpiricalRisk, Point, random_directions
-from landscape.selfcheck import CHECKS, check
 from landscape.moving import Mover
 from landscape.parameters import Role
+from landscape.selfcheck import CHECKS, check
 
 # One of the good models is one that PyTorch computes in a slower way on CPUs, and says so once a process.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
