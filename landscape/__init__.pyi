@@ -35,8 +35,8 @@ from .trajectories import trajectory_path as trajectory_path
 
 # files and workers
 from .datasets import open_surface as open_surface
-from .executors import dask_executor as dask_executor
-from .executors import process_pool as process_pool
+from .evaluation.executors import dask_executor as dask_executor
+from .evaluation.executors import process_pool as process_pool
 from .export import to_csv as to_csv
 from .export import to_vtk as to_vtk
 
@@ -44,7 +44,7 @@ from .export import to_vtk as to_vtk
 from .parameters import Direction as Direction
 from .parameters import Point as Point
 from .risk import EmpiricalRisk as EmpiricalRisk
-from .totals import RiskValue as RiskValue
+from .evaluation.totals import RiskValue as RiskValue
 
 # numbers
 from .convexity import eigenvalue_ratio as eigenvalue_ratio

@@ -77,9 +77,9 @@ def surface(
 ) -> None:
     """Loss surfaces on a common plane, drawn on common levels. Started again after a kill, it goes on."""
     from landscape import loss_surface, plots, random_directions
-    from landscape.executors import chosen_executor
+    from landscape.evaluation.executors import chosen_executor
+    from landscape.evaluation.walk import named
     from landscape.targets import load_targets
-    from landscape.walk import named
 
     surfaces: dict[str, xr.Dataset] = {}
     with chosen_executor(workers, scheduler) as executor:
@@ -115,7 +115,7 @@ def compare(
 ) -> None:
     """Compare models on the same pairs of directions: read-outs with intervals, and the map of their difference."""
     from landscape import compare_surfaces, plots
-    from landscape.executors import chosen_executor
+    from landscape.evaluation.executors import chosen_executor
     from landscape.targets import load_targets
 
     with chosen_executor(workers, scheduler) as executor:
@@ -170,9 +170,9 @@ def between(
 ) -> None:
     """The loss between two minima: on the straight line, and on a trained curve around the barrier."""
     from landscape import connect, load_points, loss_between, plots
-    from landscape.executors import chosen_executor
+    from landscape.evaluation.executors import chosen_executor
+    from landscape.evaluation.walk import named
     from landscape.targets import load_targets
-    from landscape.walk import named
 
     (risks,) = load_targets([target]).values()
     a, b = load_points([first, second], next(iter(named(risks).values())))
@@ -202,7 +202,7 @@ def trajectory(
     """The path of a run over the loss surface on the plane of its principal components."""
     from landscape import load_points, loss_surface, plots, trajectory_path
     from landscape import trajectory as principal_plane
-    from landscape.executors import chosen_executor
+    from landscape.evaluation.executors import chosen_executor
     from landscape.targets import single_risks
 
     (risk,) = single_risks([target]).values()
@@ -234,7 +234,7 @@ def eigenvalue_ratio(
     """Where a plane is convex: the ratio of the extreme eigenvalues of the Hessian at each point."""
     from landscape import eigenvalue_ratio as ratio_map
     from landscape import plots, random_directions
-    from landscape.executors import chosen_executor
+    from landscape.evaluation.executors import chosen_executor
     from landscape.targets import single_risks
 
     ((name, risk),) = single_risks([target]).items()

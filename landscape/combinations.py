@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from landscape.batch_norm import batch_norm_layers
 from landscape.directions import check_same_parameters
-from landscape.totals import Values
-from landscape.walk import Risks, Walk, evaluate, named
+from landscape.evaluation.batch_norm import batch_norm_layers
+from landscape.evaluation.totals import Values
+from landscape.evaluation.walk import Risks, Walk, evaluate, named
 
 __all__ = ["at_combinations", "combined", "walk_of_combinations", "warn_of_running_statistics"]
 

@@ -16,13 +16,13 @@ from tqdm.auto import tqdm
 
 from landscape.curvature import plane_hessian
 from landscape.directions import check_same_parameters, random_directions
+from landscape.evaluation.walk import Risks, named
 from landscape.interpolation import DIMENSIONS
 from landscape.level_sets import area_below
 from landscape.readouts import READOUTS
 from landscape.risk import EmpiricalRisk
 from landscape.statistics import mean_band, mean_interval, paired_difference
 from landscape.surface import loss_surface
-from landscape.walk import Risks, named
 
 __all__ = ["SurfaceComparison", "compare_surfaces"]
 

@@ -24,11 +24,11 @@ from landscape.combinations import (
 )
 from landscape.datasets import assembled, attributes_of, write
 from landscape.directions import check_same_parameters, direction_between
+from landscape.evaluation.points import Points
+from landscape.evaluation.totals import Values
+from landscape.evaluation.walk import Risks, Walk, named
 from landscape.parameters import Point
-from landscape.points import Points
 from landscape.risk import EmpiricalRisk
-from landscape.totals import Values
-from landscape.walk import Risks, Walk, named
 
 __all__ = ["Connection", "barrier", "connect", "loss_between", "loss_through"]
 

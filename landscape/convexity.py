@@ -15,11 +15,11 @@ from torch import Tensor
 
 from landscape.curvature import hessian_eigenpairs
 from landscape.datasets import assembled, grid_axes
+from landscape.evaluation.points import Points
+from landscape.evaluation.walk import Risks, Walk, named
 from landscape.interpolation import DIMENSIONS
 from landscape.layout import points_of
-from landscape.points import Points
 from landscape.risk import EmpiricalRisk
-from landscape.walk import Risks, Walk, named
 
 __all__ = ["ExtremeEigenvalues", "eigenvalue_ratio"]
 

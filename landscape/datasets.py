@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from landscape.evaluation.totals import Values
+from landscape.evaluation.walk import Walk
 from landscape.interpolation import DIMENSIONS
 from landscape.parameters import fingerprint, inner_product, norm
-from landscape.totals import Values
-from landscape.walk import Walk
 
 __all__ = [
     "along_splits",

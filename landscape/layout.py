@@ -10,8 +10,8 @@ import xarray as xr
 
 from landscape.adaptive import Refined
 from landscape.datasets import along_splits, assembled
+from landscape.evaluation.totals import SEPARATOR, Node, Values
 from landscape.interpolation import DIMENSIONS, Interpolant, bounds_of, lattice_dimension, range_of
-from landscape.totals import SEPARATOR, Node, Values
 
 __all__ = ["adapted", "gridded", "points_of"]
 

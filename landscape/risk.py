@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from landscape.batch_norm import batch_norm_layers, reestimate
-from landscape.batches import are_ready, fingerprint_of_batches, moved
-from landscape.kernels import FastPooling
-from landscape.moving import Mover
+from landscape.evaluation.batch_norm import batch_norm_layers, reestimate
+from landscape.evaluation.batches import are_ready, fingerprint_of_batches, moved
+from landscape.evaluation.kernels import FastPooling
+from landscape.evaluation.moving import Mover
+from landscape.evaluation.totals import RiskValue, Totals
 from landscape.parameters import Point, roles_of
-from landscape.totals import RiskValue, Totals
 
 __all__ = ["EmpiricalRisk", "RiskValue"]
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from landscape.adaptive import Tolerance, refine
 from landscape.datasets import grid_axes, with_center
+from landscape.evaluation.points import Points
+from landscape.evaluation.totals import SEPARATOR, Node, Values, flat
+from landscape.evaluation.walk import Risks, Walk, named
 from landscape.layout import adapted, gridded, points_of
-from landscape.points import Points
-from landscape.totals import SEPARATOR, Node, Values, flat
-from landscape.walk import Risks, Walk, named
 
 __all__ = ["loss_line", "loss_surface", "loss_volume"]
 

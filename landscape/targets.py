@@ -11,8 +11,8 @@ from types import ModuleType
 
 import cloudpickle
 
+from landscape.evaluation.walk import Risks, named
 from landscape.risk import EmpiricalRisk
-from landscape.walk import Risks, named
 
 __all__ = ["load_targets", "single_risks"]
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from landscape.combinations import at_combinations, warn_of_running_statistics
 from landscape.datasets import assembled, attributes_of, write
 from landscape.directions import check_same_parameters
+from landscape.evaluation.walk import Risks, Walk, evaluate, named
 from landscape.interpolation import DIMENSIONS
 from landscape.parameters import Direction, Point, fingerprint, inner_product, norm
 from landscape.risk import EmpiricalRisk
-from landscape.walk import Risks, Walk, evaluate, named
 
 __all__ = ["Checkpoint", "Trajectory", "load_point", "load_points", "trajectory", "trajectory_path"]
 

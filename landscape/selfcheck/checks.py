@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from landscape.evaluation.walk import Walk, evaluate
 from landscape.selfcheck.filters import filters_of, norms_of
 from landscape.selfcheck.slopes import loss_follows_weights
 from landscape.selfcheck.subject import Subject, same_bits, some
-from landscape.walk import Walk, evaluate
 
 __all__ = ["CHECKS"]
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from landscape.batches import moved
+from landscape.evaluation.batches import moved
 from landscape.risk import EmpiricalRisk
 
 __all__ = ["State", "Subject", "same_bits", "some"]

@@ -9,23 +9,55 @@ import landscape
 import landscape.plots
 
 PUBLIC = [
+    "CheckReport",
+    "Connection",
     "Direction",
     "EmpiricalRisk",
+    "Interpolant",
     "METRICS",
     "Measurement",
     "Point",
+    "READOUTS",
     "RiskValue",
+    "SurfaceComparison",
+    "Trajectory",
+    "area_below",
     "ascent_sharpness",
+    "barrier",
+    "check",
+    "compare_surfaces",
+    "connect",
+    "convex_share",
+    "curvature_at",
+    "dask_executor",
+    "direction_between",
+    "eigenvalue_ratio",
     "flatness_table",
     "gaussian_rise",
+    "gradient_at",
     "gradient_norms",
+    "hessian_directions",
     "hessian_eigenvalues",
     "hessian_trace",
+    "interpolant",
+    "load_point",
+    "load_points",
+    "loss_between",
     "loss_line",
     "loss_surface",
+    "loss_through",
+    "loss_volume",
+    "minimum",
     "open_surface",
+    "plane_hessian",
     "plots",
+    "process_pool",
+    "radius_of_rise",
     "random_directions",
+    "to_csv",
+    "to_vtk",
+    "trajectory",
+    "trajectory_path",
 ]
 
 
@@ -67,8 +99,8 @@ def test_plots():
 
 
 def test_no_such_entry():
-    with pytest.raises(AttributeError, match="loss_volume"):
-        _ = landscape.loss_volume
+    with pytest.raises(AttributeError, match="loss_everywhere"):
+        _ = landscape.loss_everywhere
 
 
 PLOTTING = ["matplotlib", "seaborn", "plotly"]

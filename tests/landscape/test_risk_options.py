@@ -201,7 +201,7 @@ def test_a_file_of_other_options_is_refused(network, tmp_path):
     plain = EmpiricalRisk(network.model, network.batches)
     direction = random_directions(plain.parameters(), 1)[0]
     loss_line(plain, direction, points=3, path=path, progress=False)
-    for options, differing in (({"max_batches": 2}, "data, options"), ({"autocast": BFLOAT16}, "options")):
+    for options, differing in (({"max_batches": 2}, "options, data"), ({"autocast": BFLOAT16}, "options")):
         other = EmpiricalRisk(network.model, network.batches, **options)
         with pytest.raises(ValueError, match=f"belongs to other {differing}"):
             loss_line(other, direction, points=3, path=path, progress=False)

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 from landscape import EmpiricalRisk, Point, random_directions
-from landscape.moving import Mover
+from landscape.evaluation.moving import Mover
 from landscape.parameters import Role
 from landscape.selfcheck import CHECKS, check
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from landscape import EmpiricalRisk, random_directions, workers
-from landscape.walk import Walk, evaluate
-from landscape.workers import Parcel, work
+from landscape import EmpiricalRisk, random_directions
+from landscape.evaluation import workers
+from landscape.evaluation.walk import Walk, evaluate
+from landscape.evaluation.workers import Parcel, work
 
 NODES = [(0.0, 0.0), (0.5, -0.25)]
 

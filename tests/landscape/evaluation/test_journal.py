@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscape.journal import Journal, check_same
+from landscape.evaluation.journal import Journal, check_same
 
 IDENTITY = {"weights": "a1b2", "data": {"": "c3d4"}, "span": [1.0, 0.5], "points": [3, 3]}
 POINTS = {

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from landscape import EmpiricalRisk, hessian_eigenvalues, loss_line, loss_surface, random_directions
-from landscape.batch_norm import batch_norm_layers, reestimate
+from landscape.evaluation.batch_norm import batch_norm_layers, reestimate
 
 
 @pytest.fixture

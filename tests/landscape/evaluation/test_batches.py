@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import EmpiricalRisk, loss_surface, random_directions
-from landscape.batches import are_ready, fingerprint_of_batches, moved
+from landscape.evaluation.batches import are_ready, fingerprint_of_batches, moved
 
 Pair = collections.namedtuple("Pair", "inputs labels")
 

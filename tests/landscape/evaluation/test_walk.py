@@ -19,8 +19,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import EmpiricalRisk, loss_line, loss_surface, loss_volume, open_surface, random_directions
-from landscape.walk import Walk, as_they_come, evaluate
-from landscape.workers import Parcel
+from landscape.evaluation.walk import Walk, as_they_come, evaluate
+from landscape.evaluation.workers import Parcel
 
 
 @pytest.fixture(scope="module")

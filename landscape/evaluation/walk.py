@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from landscape import workers
+from landscape.evaluation import workers
+from landscape.evaluation.totals import Node, Values
 from landscape.risk import EmpiricalRisk
-from landscape.totals import Node, Values
 
 __all__ = ["Measure", "Risks", "Walk", "as_they_come", "evaluate", "named"]
 

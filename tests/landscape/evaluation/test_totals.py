@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from landscape.totals import RiskValue, Totals
+from landscape.evaluation.totals import RiskValue, Totals
 
 
 def totals(losses, size=7, metrics=()):

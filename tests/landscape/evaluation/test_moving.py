@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from landscape import EmpiricalRisk, random_directions
-from landscape.moving import Mover
+from landscape.evaluation.moving import Mover
 
 
 def parts(dtype=torch.float32):

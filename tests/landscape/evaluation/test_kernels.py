@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import nn
 
-from landscape import EmpiricalRisk, kernels
-from landscape.kernels import FastPooling
+from landscape import EmpiricalRisk
+from landscape.evaluation import kernels
+from landscape.evaluation.kernels import FastPooling
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from landscape.datasets import attributes_of, center_of, open_surface, write
-from landscape.journal import Journal, check_same
+from landscape.evaluation.journal import Journal, check_same
+from landscape.evaluation.totals import Node, Values
+from landscape.evaluation.walk import Walk, as_they_come
+from landscape.evaluation.workers import Parcel
 from landscape.parameters import fingerprint
-from landscape.totals import Node, Values
-from landscape.walk import Walk, as_they_come
-from landscape.workers import Parcel
 
 __all__ = ["Points"]
 
