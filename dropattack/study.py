@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from dropattack.checkpoint import write_text
 from dropattack.config import Config, Named
 from dropattack.names import unknown
-from landscape.executors import process_pool
+from landscape.evaluation.executors import process_pool
 
 __all__ = ["Study", "results", "run_study", "status"]
 
