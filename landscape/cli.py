@@ -129,8 +129,8 @@ def compare(
     typer.echo(shown(intervals))
     first, *others = comparison.models
     for other in others:
-        differences = comparison.differences(first, other)
-        differences.to_csv(output / f"difference-{first}-{other}.csv", index=False)
+        differences = comparison.differences(other, first)
+        differences.to_csv(output / f"{other}-minus-{first}.csv", index=False)
         typer.echo(f"\n{other} minus {first}, on the same directions:\n{shown(differences)}")
     plots.readout_panels(intervals).savefig(output / "readouts.png")
     typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
