@@ -4,14 +4,17 @@ import os
 import signal
 import types
 
+import dask
 import distributed
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from torch import nn
+from typer.testing import CliRunner
 
-from landscape import EmpiricalRisk, loss_surface, random_directions
+from landscape import EmpiricalRisk, loss_surface, open_surface, random_directions
+from landscape.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +123,37 @@ def test_data_of_a_few_megabytes_are_no_reason_to_warn(client):
     with client.get_executor() as executor:
         found = loss_surface(risk, directions, executor=executor, **how)
     np.testing.assert_array_equal(found["loss"], loss_surface(risk, directions, **how)["loss"])
+
+
+MODULE = """
+import torch
+from landscape import EmpiricalRisk
+
+class Net(torch.nn.Sequential):
+    pass  # no worker has this file
+
+def mine():
+    torch.manual_seed(0)
+    return EmpiricalRisk(Net(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).eval(),
+                         [(torch.randn(9, 3), torch.randint(2, (9,)))])
+"""
+
+
+def test_the_command_line_takes_the_address_of_a_scheduler(client, tmp_path, monkeypatch):
+    (tmp_path / "models_of_a_cluster.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    words = ["surface", "models_of_a_cluster:mine", "--method", "grid", "--points", "5", "--output"]
+    for where, more in {"here": [], "there": ["--scheduler", client.scheduler.address]}.items():
+        done = CliRunner().invoke(app, [*words, where, *more])
+        assert done.exit_code == 0, (done.output, done.exception)
+    here, there = (open_surface(tmp_path / where / "mine.nc") for where in ("here", "there"))
+    xr.testing.assert_equal(there, here)
+
+
+def test_nobody_at_the_address(tmp_path, monkeypatch):
+    (tmp_path / "models_of_nobody.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        done = CliRunner().invoke(app, ["surface", "models_of_nobody:mine", "--scheduler", "tcp://127.0.0.1:9"])
+    assert done.exit_code == 2
+    assert "scheduler: expected the address of a running one, got 'tcp://127.0.0.1:9'" in done.stderr
