@@ -395,7 +395,9 @@ def main() -> None:
     parser.add_argument("--rendered", type=int, default=51, help="points along each axis of an adaptive surface")
     parser.add_argument("--tolerance", type=float, default=0.01, help="share of the surface's range")
     parser.add_argument("--relative-tolerance", type=float, help="share of the loss itself; default: the product's")
-    parser.add_argument("--network", choices=NETWORKS, action="append", help="in --adaptive and --accuracy; default: all")
+    parser.add_argument(
+        "--network", choices=NETWORKS, action="append", help="in --adaptive and --accuracy; default: all"
+    )
     parser.add_argument("--spans", type=float, nargs="+", default=[0.5, 1.0, 1.5], help="in --accuracy")
     parser.add_argument("--threads", type=int, default=2, help="of everything that runs in this process")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")

@@ -37,9 +37,11 @@ def loss_surface(
 ) -> xr.Dataset:
     r"""The risk :math:`L(\theta^* + \alpha d_1 + \beta d_2)` over a plane.
 
-    ``"adaptive"`` evaluates a few hundred points and interpolates; it predicts points before it evaluates them, refines
-    where a prediction missed, and reports the largest error that it saw (times 1.5, as it saw few). ``"grid"``
-    evaluates every point. From either, :func:`landscape.interpolant` gives the smooth function at any resolution.
+    ``"adaptive"`` evaluates a few hundred points and interpolates (:mod:`landscape.adaptive`): it predicts points
+    before it evaluates them, refines where a prediction missed, and reports the largest error that it saw (times 1.5,
+    as it saw few). Second derivatives of the interpolation are less exact than its values: for curvature at the center,
+    :func:`landscape.plane_hessian`. ``"grid"`` evaluates every point. From either, :func:`landscape.interpolant` gives
+    the smooth function at any resolution.
 
     Args:
         risk: what to evaluate, or a dictionary such as ``{"train": …, "test": …}`` of risks of one model; these share
@@ -70,7 +72,7 @@ def loss_surface(
           interpolated;
         - the lattice under it: ``node_<variable>`` on ``alpha_node`` and ``beta_node``, and ``evaluated``, false where
           a coarser lattice predicted the value;
-        - ``held_out_<variable>``: the points that tested the predictions;
+        - ``held_out_<variable>``: the points that were evaluated and are not in the fit, as they tested predictions;
         - in ``attrs``: ``error_estimate`` as a share of the range, ``relative_error_estimate`` as a share of the loss,
           ``evaluations``, and ``converged``, 0 where the finest lattice was not fine enough.
 
