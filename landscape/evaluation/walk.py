@@ -168,8 +168,10 @@ def _elsewhere(
             answers, error = crew.next_answers()
             for chunk, answer in answers:
                 if rest:
-                    a_task = round(_SECONDS_A_TASK * len(chunk) / max(answer.seconds, 1e-9))
-                    crew.submit(_chunks(rest, max(walk.points_a_reading, min(a_task, _MOST_POINTS_A_TASK))))
+                    long_enough = round(_SECONDS_A_TASK * len(chunk) / max(answer.seconds, 1e-9))
+                    evenly = len(rest) // (2 * first)  # several tasks for each worker, so that all end together
+                    a_task = min(long_enough, evenly, _MOST_POINTS_A_TASK)
+                    crew.submit(_chunks(rest, max(a_task, walk.points_a_reading)))
                     rest = []
                 yield from zip(chunk, answer.values, strict=True)
             if error is not None:
