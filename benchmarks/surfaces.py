@@ -263,7 +263,7 @@ def compare(options: argparse.Namespace) -> pd.DataFrame:
 
 def adaptive(options: argparse.Namespace) -> pd.DataFrame:
     """The rendered surface; the others' seconds are what a point costs them, times its number of points."""
-    rows = []
+    rows, made = [], []
     for name, examples in (("lenet5", options.examples), ("lstm", options.texts)):
         if name not in (options.network or NETWORKS):
             continue
@@ -271,16 +271,17 @@ def adaptive(options: argparse.Namespace) -> pd.DataFrame:
         with warm_workers(options.workers, work) as pool:
             peers = [peer for peer in PEERS if not installed(peer)]
             mine = [dataclasses.replace(tool, whole=True) for tool in in_three_ways(options, pool, **refined(options))]
-            tools = [Tool(BARE, bare_forward), *peers, *mine]
             surfaces = {tool.name: tool.surface(work, options.rendered) for tool in mine}
-            spent = in_turn(tools, work, options, options.rendered)
+            spent = in_turn([Tool(BARE, bare_forward), *peers, *mine], work, options, options.rendered)
+        made.append((work, peers, surfaces, spent))
+        print({tool: statistics.median(times) * options.rendered**2 for tool, times in spent.items()}, flush=True)
+    for work, peers, surfaces, spent in made:  # the truth takes long, and what was timed is timed
         truth = reference(work, options.rendered, options.cache)
-        for tool in tools:
-            each = statistics.median(spent[tool.name])
-            row = {"network": name, "tool": with_version(tool.name), "seconds": each * options.rendered**2}
-            row |= speeds(spent, tool.name, peers)
-            if tool.name in surfaces:
-                found = surfaces[tool.name]
+        for tool, times in spent.items():
+            row = {"network": work.name, "tool": with_version(tool)}
+            row |= {"seconds": statistics.median(times) * options.rendered**2} | speeds(spent, tool, peers)
+            if tool in surfaces:
+                found = surfaces[tool]
                 row |= {key: found.attrs[key] for key in ("evaluations", "converged", "error_estimate")}
                 row["largest error"] = largest_error(losses_of(found), truth)
             rows.append(row)
