@@ -27,7 +27,9 @@ _OTHER_FORMS = (Form("none", 1), Form("none", 3))  # accuracy is a step function
 
 _AUDITED = 8  # cells chosen by chance that must also be predicted well, and as many of which most is expected
 _SUSPECT = 0.5  # share of the allowed error from which a cell is tested
-_DECAY = 0.25  # of the error from every other point of the first lattice to all of them; cubic splines reach 1/16
+_DECAY = (
+    0.25  # of errors from a lattice to the next finer one, by which a cell's are expected; cubic splines reach 1/16
+)
 _SAFETY = 1.5  # held-out points sample some cells, and these in few places: the largest error is larger than theirs
 _SWITCH = 0.8  # another form must be better by this factor
 _NEGLIGIBLE = 1e-4  # of the range: smaller values count as this much where errors are relative to values
@@ -215,8 +217,8 @@ class _Refinement:
         self._fit({index for cell in cells for index in self._lattice.points_of_halves(cell)})
         for cell in cells:
             del self._expected[cell]
-            self._found.pop(cell, None)
-            self._expected |= dict.fromkeys(self._lattice.halves(cell), 1.0)
+            misfit = self._found.pop(cell, 0.0)
+            self._expected |= dict.fromkeys(self._lattice.halves(cell), _DECAY * misfit if misfit else 1.0)
         for cell in cells:
             for place in self._lattice.beside(cell):
                 neighbors = (found for found in self._lattice.holding(place, cell[0]) if found in self._expected)
