@@ -27,9 +27,8 @@ _OTHER_FORMS = (Form("none", 1), Form("none", 3))  # accuracy is a step function
 
 _AUDITED = 8  # cells chosen by chance that must also be predicted well, and as many of which most is expected
 _SUSPECT = 0.5  # share of the allowed error from which a cell is tested
-_DECAY = (
-    0.25  # of errors from a lattice to the next finer one, by which a cell's are expected; cubic splines reach 1/16
-)
+# Of errors from one lattice to the next finer one, by which they are expected; cubic splines reach 1/16.
+_DECAY = 0.25
 _SAFETY = 1.5  # held-out points sample some cells, and these in few places: the largest error is larger than theirs
 _SWITCH = 0.8  # another form must be better by this factor
 _NEGLIGIBLE = 1e-4  # of the range: smaller values count as this much where errors are relative to values

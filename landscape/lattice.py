@@ -112,14 +112,20 @@ class Lattice:
             yield coarser, tuple(i // stride * stride for i in index)
 
     def test_points(self, cell: Cell) -> list[Index]:
-        """Where a cell is tested: in its middle, and in the middle of an edge along each dimension but the last.
+        """Where a cell is tested: in its middle, and in the middle of an edge along each dimension but one.
 
         An error that is a sum over dimensions, as a tensor spline's nearly is, can cancel in the middle of the cell but
-        not there too. Edges on the border of the box are preferred: splines are worst there.
+        not there too. Edges on the border of the box come first, as splines are worst there; all of them are tested.
         """
         level, lower = cell
         stride = self.strides[level]
         middle = tuple(i + stride // 2 for i in lower)
         corner = tuple(i + stride if i + stride == self.size else i for i in lower)
-        edges = [(*corner[:d], middle[d], *corner[d + 1 :]) for d in range(self.dimensions - 1)]
-        return [middle, *edges]
+        on_border = [
+            d
+            for d in range(self.dimensions)
+            if any(corner[k] in (0, self.size) for k in range(self.dimensions) if k != d)
+        ]
+        inside = [d for d in range(self.dimensions) if d not in on_border]
+        along = on_border + inside[: max(0, self.dimensions - 1 - len(on_border))]
+        return [middle, *((*corner[:d], middle[d], *corner[d + 1 :]) for d in along)]
