@@ -75,17 +75,19 @@ class Moved:
         return mean_loss(self.model, self.batches)
 
 
-def reference(work: Workload, points: int, cache: Path, directions: Directions | None = None) -> np.ndarray:
-    """The surface in float64, ``(alpha, beta)``, row by row into a file of the cache."""
+def reference(
+    work: Workload, points: int, cache: Path, directions: Directions | None = None, precision: str = "float64"
+) -> np.ndarray:
+    """The surface in a plain loop, ``(alpha, beta)``, row by row into a file of the cache."""
     directions = work.directions if directions is None else directions
     coordinates = axis(work.span, points)
-    digest = hashlib.sha256(coordinates.tobytes())
+    digest = hashlib.sha256(coordinates.tobytes() + precision.encode())
     tensors = itertools.chain(work.model.state_dict().values(), *(d.values() for d in directions), *work.batches)
     for tensor in tensors:
         digest.update(tensor.contiguous().numpy().tobytes())
     file = cache / f"reference-{work.name}-{digest.hexdigest()[:16]}.npy"
     losses = np.load(file) if file.is_file() else np.full((points, points), np.nan)
-    exact = Moved(work, directions, torch.float64)
+    exact = Moved(work, directions, getattr(torch, precision))
     for row, alpha in enumerate(coordinates):
         if np.isnan(losses[row]).any():
             losses[row] = [exact.loss(alpha, beta) for beta in coordinates]
@@ -276,7 +278,7 @@ def adaptive(options: argparse.Namespace) -> pd.DataFrame:
         made.append((work, peers, surfaces, spent))
         print({tool: statistics.median(times) * options.rendered**2 for tool, times in spent.items()}, flush=True)
     for work, peers, surfaces, spent in made:  # the truth takes long, and what was timed is timed
-        truth = reference(work, options.rendered, options.cache)
+        truth = reference(work, options.rendered, options.cache, precision=options.precision)
         for tool, times in spent.items():
             row = {"network": work.name, "tool": with_version(tool)}
             row |= {"seconds": statistics.median(times) * options.rendered**2} | speeds(spent, tool, peers)
@@ -394,6 +396,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=11, help="along each axis of the planes drawn in turn")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rendered", type=int, default=51, help="points along each axis of an adaptive surface")
+    parser.add_argument(
+        "--precision", choices=("float64", "float32"), default="float64", help="of the truth in --adaptive"
+    )
     parser.add_argument("--tolerance", type=float, default=0.01, help="share of the surface's range")
     parser.add_argument("--relative-tolerance", type=float, help="share of the loss itself; default: the product's")
     parser.add_argument(

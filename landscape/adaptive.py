@@ -27,8 +27,9 @@ _OTHER_FORMS = (Form("none", 1), Form("none", 3))  # accuracy is a step function
 
 _AUDITED = 8  # cells chosen by chance that must also be predicted well, and as many of which most is expected
 _SUSPECT = 0.5  # share of the allowed error from which a cell is tested
-# Of errors from one lattice to the next finer one, by which they are expected; cubic splines reach 1/16.
+# Of errors from one lattice to the next finer one, at best, by which they are expected; cubic splines reach 1/16.
 _DECAY = 0.25
+_SLOWEST = 0.95  # quantile of the decays that were seen, which is taken for all
 _SAFETY = 1.5  # held-out points sample some cells, and these in few places: the largest error is larger than theirs
 _SWITCH = 0.8  # another form must be better by this factor
 _NEGLIGIBLE = 1e-4  # of the range: smaller values count as this much where errors are relative to values
@@ -126,6 +127,8 @@ class _Refinement:
         # Misfits are errors over allowed errors.
         self._expected: dict[Cell, float] = {}  # of every cell
         self._found: dict[Cell, float] = {}  # of those that were tested, by the present fit
+        self._before: dict[Cell, float] = {}  # on the lattice before
+        self._decay = _DECAY
         self._forms: dict[str, Form] = {}
 
     def run(self) -> Refined:
@@ -138,6 +141,7 @@ class _Refinement:
             self._ask(index for cell in cells for index in self._lattice.test_points(cell))
             self._found |= dict.fromkeys(cells, 0.0)
             self._judge()
+            self._learn(cells)
             missed = [cell for cell in self._missed() if self._lattice.can_split(cell)]
             if audit and not missed:
                 return self._result()
@@ -162,7 +166,8 @@ class _Refinement:
                 self._forms[variable] = self._possible_forms(variable)[0]
         for cell in self._lattice.coarsest_cells():
             corners = tuple(np.array(self._lattice.corners(cell)).T // first)
-            self._expected[cell] = _DECAY * float(misfits[corners].max())
+            self._before[cell] = float(misfits[corners].max())
+            self._expected[cell] = _DECAY * self._before[cell]
 
     def _suspects(self) -> list[Cell]:
         """Cells in which a miss is to be expected."""
@@ -192,6 +197,14 @@ class _Refinement:
         for (cell, _), misfit in zip(held_out, misfits.tolist(), strict=True):
             self._found[cell] = max(self._found[cell], misfit)
 
+    def _learn(self, cells: Sequence[Cell]) -> None:
+        """How errors decay from one lattice to the next: slowly where the function is rough."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = np.divide([self._found[cell] for cell in cells], [self._before[cell] for cell in cells])
+        ratios = ratios[np.isfinite(ratios)]
+        if len(ratios) >= _AUDITED:
+            self._decay = float(np.clip(np.quantile(ratios, _SLOWEST), _DECAY, 1.0))
+
     def _held_out(self) -> list[tuple[Cell, Index]]:
         """Where cells were tested, but for places that have since become part of the fit with a neighbor's split."""
         return [
@@ -216,8 +229,9 @@ class _Refinement:
         self._fit({index for cell in cells for index in self._lattice.points_of_halves(cell)})
         for cell in cells:
             del self._expected[cell]
-            misfit = self._found.pop(cell, 0.0)
-            self._expected |= dict.fromkeys(self._lattice.halves(cell), _DECAY * misfit if misfit else 1.0)
+            misfit = self._found.pop(cell, np.inf)
+            self._before |= dict.fromkeys(self._lattice.halves(cell), misfit)
+            self._expected |= dict.fromkeys(self._lattice.halves(cell), self._decay * misfit)
         for cell in cells:
             for place in self._lattice.beside(cell):
                 neighbors = (found for found in self._lattice.holding(place, cell[0]) if found in self._expected)

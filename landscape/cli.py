@@ -183,7 +183,7 @@ def between(
             found = connect(
                 risks, a, b, bends, steps, seed=seed, points=points, executor=executor, path=output / "curve.nc"
             )
-            plots.line_panels({"trained curve": found.curve}).savefig(output / "curve.png")
+            plots.line_panels(found.curve).savefig(output / "curve.png")
             typer.echo(f"barrier: {found.straight_barrier:.4g} on the straight line, {found.barrier:.4g} on the curve")
     typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
 
