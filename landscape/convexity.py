@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from landscape.curvature import hessian_eigenpairs
+from landscape.curvature import hessian_eigenvalues
 from landscape.datasets import assembled, grid_axes
 from landscape.evaluation.points import Points
 from landscape.evaluation.walk import Risks, Walk, named
@@ -32,7 +32,7 @@ class ExtremeEigenvalues:
 
     Attributes:
         tolerance: of the largest relative to itself; of the smallest as a share of the spread between the two.
-        max_products: give up either after about so many Hessian-vector products.
+        max_products: give up after so many Hessian-vector products.
         seed: of the iteration's starting vector.
     """
 
@@ -45,16 +45,12 @@ class ExtremeEigenvalues:
         loss = risk().loss
         if not math.isfinite(loss):
             return {"loss": loss} | dict.fromkeys(_FOUND, math.nan) | {"converged": 0.0, "products": 0.0}
-        settings = self.tolerance, self.max_products, self.seed
-        top, _ = hessian_eigenpairs(risk, 1, "largest", *settings)
-        # Counted from the largest: nearly zero and relative to itself, the smallest would take very many products.
-        bottom, _ = hessian_eigenpairs(risk, 1, "smallest", *settings, shift=sum(top.eigenvalues))
-        pairs = (top.eigenvalues, bottom.eigenvalues, top.residuals, bottom.residuals)
+        found = hessian_eigenvalues(risk, 2, "both", self.tolerance, self.max_products, self.seed)
         return {
             "loss": loss,
-            **{name: float(next(iter(values), math.nan)) for name, values in zip(_FOUND, pairs, strict=True)},
-            "converged": float(top.converged and bottom.converged),
-            "products": float(top.products + bottom.products),
+            **dict(zip(_FOUND, map(float, [*found.eigenvalues, *found.residuals]), strict=True)),
+            "converged": float(found.converged),
+            "products": float(found.products),
         }
 
 
@@ -92,7 +88,7 @@ def eigenvalue_ratio(
         center: the point with coordinates 0; None: the model's weights.
         tolerance: of the largest eigenvalue relative to itself; of the smallest as a share of the spread between them,
             so that it is about the error of a small ratio.
-        max_products: give up on either after about so many Hessian-vector products.
+        max_products: give up after so many Hessian-vector products.
         seed: of the iteration's starting vector.
         executor: evaluate there; None: in this process.
         progress: show a progress bar on standard error.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -132,7 +132,7 @@ def hessian_directions(
             smallest, the smallest first; ``"both"``: half of them from each end, the largest first.
         tolerance: relative accuracy of the eigenvalues; with ``"both"``, that of the smallest is a share of the spread
             of the spectrum.
-        max_products: give up after about so many Hessian-vector products (at either end).
+        max_products: give up after so many Hessian-vector products.
         seed: of the iteration's starting vector.
 
     Returns:
@@ -141,16 +141,31 @@ def hessian_directions(
     Raises:
         ValueError: an unknown end, a number that cannot be, or an iteration that did not converge.
     """
-    if which not in ("largest", "smallest", "both"):
-        raise ValueError(f"which: expected 'largest', 'smallest' or 'both', got {which!r}")
-    if which == "both" and count % 2:
-        raise ValueError(f"count: expected an even number, half of it from each end of the spectrum, got {count}")
-    settings: dict[str, Any] = {"tolerance": tolerance, "max_products": max_products, "seed": seed}
-    if which == "both":
-        top = _eigenvectors(risk, count // 2, "largest", **settings)
-        spread_from = top[0].about["eigenvalue"]
-        return (*top, *_eigenvectors(risk, count // 2, "smallest", **settings, shift=spread_from))
-    return _eigenvectors(risk, count, which, **settings)
+    found, vectors = hessian_eigenpairs(risk, count, which, tolerance, max_products, seed)
+    if not found.converged:
+        raise ValueError(
+            f"the Hessian's eigenvalues ({which}): {count} did not converge in {found.products} products; raise "
+            "max_products or tolerance"
+        )
+    largest = {"largest": count, "smallest": 0, "both": count // 2}[which]
+    outermost_first = [*range(largest), *reversed(range(largest, count))]
+    roles = risk.parameters().roles
+    return tuple(
+        Direction(
+            _with_fixed_sign(vectors[place]),
+            roles,
+            {
+                "kind": "hessian",
+                "which": "largest" if place < largest else "smallest",
+                "index": place if place < largest else count - 1 - place,
+                "eigenvalue": float(found.eigenvalues[place]),
+                "residual": float(found.residuals[place]),
+                "converged": found.converged,
+                "tolerance": tolerance,
+            },
+        )
+        for place in outermost_first
+    )
 
 
 def check_same_parameters(what: str, point: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
@@ -168,35 +183,6 @@ def check_same_parameters(what: str, point: Mapping[str, Tensor], like: Mapping[
     for name, tensor in like.items():
         if point[name].shape != tensor.shape:
             raise ValueError(f"{what}: {name!r} has shape {tuple(point[name].shape)}, expected {tuple(tensor.shape)}")
-
-
-def _eigenvectors(
-    risk: EmpiricalRisk, count: int, which: Literal["largest", "smallest"], **settings: Any
-) -> tuple[Direction, ...]:
-    found, vectors = hessian_eigenpairs(risk, count, which, **settings)
-    if not found.converged:
-        raise ValueError(
-            f"the Hessian's {which} eigenvalues: {len(found.eigenvalues)} of {count} were found in {found.products} "
-            "products; raise max_products or tolerance"
-        )
-    roles = risk.parameters().roles
-    outermost_first = range(count) if which == "largest" else reversed(range(count))
-    return tuple(
-        Direction(
-            _with_fixed_sign(vectors[place]),
-            roles,
-            {
-                "kind": "hessian",
-                "which": which,
-                "index": index,
-                "eigenvalue": float(found.eigenvalues[place]),
-                "residual": float(found.residuals[place]),
-                "converged": found.converged,
-                "tolerance": settings["tolerance"],
-            },
-        )
-        for index, place in enumerate(outermost_first)
-    )
 
 
 def _with_fixed_sign(vector: Mapping[str, Tensor]) -> dict[str, Tensor]:

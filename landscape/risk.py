@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from landscape.evaluation import derivatives
 from landscape.evaluation.batch_norm import batch_norm_layers, reestimate
-from landscape.evaluation.batches import are_ready, fingerprint_of_batches, moved
+from landscape.evaluation.batches import are_ready, fingerprint_of_batches, leaves, moved
 from landscape.evaluation.kernels import FastPooling
 from landscape.evaluation.moving import Mover
 from landscape.evaluation.totals import RiskValue, Totals
@@ -128,31 +129,58 @@ class EmpiricalRisk:
 
     def gradient(self, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Gradient of the mean loss with respect to each parameter."""
-        total = _Sums(self._arguments)
         with self.at(parameters or {}), self.differentiable():
-            for loss in self.mean_loss_terms():
-                total.add(torch.autograd.grad(loss, total.arguments, materialize_grads=True))
-        return total.by_name()
+            return derivatives.gradient(self.mean_loss_terms(), self._arguments)
 
     def hessian_product(self, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Hessian of the mean loss at the model's weights, times ``vector`` (which names every parameter).
+        """:meth:`hessian_products` of one vector."""
+        return self.hessian_products([vector])[0]
+
+    def hessian_products(self, vectors: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Hessian of the mean loss at the model's weights, times each vector.
 
         By double backward, one batch's graph in memory at a time: unlike forward-over-reverse differentiation it works
         for recurrent layers, in float32, and on packed sequences.
+
+        Args:
+            vectors: naming the same parameters. If these are not all, the product is that of their diagonal block.
+
+        Raises:
+            ValueError: an unknown parameter, a wrong shape, or vectors that name different parameters.
         """
-        factors = [vector[name] for name in self._arguments]
-        total = _Sums(self._arguments)
+        arguments = self._named_by(vectors)
         with self.differentiable():
-            for loss in self.mean_loss_terms():
-                gradients = torch.autograd.grad(loss, total.arguments, create_graph=True, materialize_grads=True)
-                curved = [(g, v) for g, v in zip(gradients, factors, strict=True) if g.requires_grad]
-                if curved:  # otherwise this batch's loss is linear in the parameters
-                    total.add(
-                        torch.autograd.grad(
-                            [g for g, _ in curved], total.arguments, [v for _, v in curved], materialize_grads=True
-                        )
-                    )
-        return total.by_name()
+            return derivatives.hessian_products(self.mean_loss_terms(), arguments, vectors)
+
+    def gauss_newton_products(self, vectors: Sequence[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+        r"""The Gauss-Newton matrix of the mean loss at the model's weights, times each vector.
+
+        :math:`\frac1N \sum_n J_n^\top (\partial^2 \ell_n / \partial f_n^2) J_n`, where :math:`f` is what the model
+        returned: the Hessian without the curvature of the network itself. For cross-entropy it is the Fisher matrix.
+
+        Args:
+            vectors: naming the same parameters. If these are not all, the product is that of their diagonal block.
+
+        Raises:
+            ValueError: as for :meth:`hessian_products`.
+            TypeError: the model does not return one floating-point tensor.
+        """
+        arguments = self._named_by(vectors)
+        with self.differentiable():
+            return derivatives.gauss_newton_products(self._terms_and_outputs(), arguments, vectors)
+
+    def directional_derivatives(self, vector: Mapping[str, Tensor]) -> Tensor:
+        """The derivative of each example's own loss along a vector, in their order: ``(count,)``, float64, on the CPU.
+
+        Args:
+            vector: may leave out parameters that stay put.
+
+        Raises:
+            ValueError: an unknown parameter or a wrong shape.
+        """
+        arguments = self._named_by([vector])
+        with self.differentiable():
+            return derivatives.directional_derivatives(self.example_losses(), arguments, vector)
 
     def mean_loss_terms(self) -> Iterator[Tensor]:
         """For each batch, the sum of its losses divided by the number of all examples, graph attached."""
@@ -162,6 +190,11 @@ class EmpiricalRisk:
         """For each batch, the losses ``(n,)`` of its examples, graph attached."""
         for batch in self._on_device():
             yield self.losses(self.eager, batch)
+
+    def _terms_and_outputs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        with _Output().of(self.eager) as kept:
+            for loss in self.mean_loss_terms():
+                yield loss, _only_tensor(kept.value)
 
     @contextlib.contextmanager
     def at(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
@@ -396,6 +429,14 @@ class EmpiricalRisk:
         if not any(True for _ in itertools.islice(self.batches, 1)):
             raise ValueError("batches: expected at least one batch, got none")
 
+    def _named_by(self, vectors: Sequence[Mapping[str, Tensor]]) -> dict[str, nn.Parameter]:
+        """The arguments that vectors name, in the model's order."""
+        for vector in vectors:
+            self._check_fits(vector)
+            if vector.keys() != vectors[0].keys():
+                raise ValueError("vectors: expected all to name the same parameters")
+        return {name: argument for name, argument in self._arguments.items() if name in vectors[0]}
+
     def _check_fits(self, tensors: Mapping[str, Tensor]) -> None:
         for name, value in tensors.items():
             if name not in self._arguments:
@@ -418,35 +459,15 @@ class EmpiricalRisk:
         return first.count
 
 
-class _Sums:
-    """Sums of one tensor for each parameter, in at least float32: bfloat16 stops growing after a few hundred terms."""
-
-    def __init__(self, arguments: Mapping[str, nn.Parameter]) -> None:
-        self.arguments = list(arguments.values())
-        self._names = list(arguments)
-        self._sums = [
-            torch.zeros_like(argument, dtype=torch.promote_types(argument.dtype, torch.float32))
-            for argument in self.arguments
-        ]
-
-    def add(self, terms: Sequence[Tensor]) -> None:
-        torch._foreach_add_(self._sums, [term.to(total.dtype) for term, total in zip(terms, self._sums, strict=True)])
-
-    def by_name(self) -> dict[str, Tensor]:
-        """The sums in the parameters' own types."""
-        pairs = zip(self._sums, self.arguments, strict=True)
-        return dict(zip(self._names, (total.to(argument.dtype) for total, argument in pairs), strict=True))
-
-
 class _Output:
     """Keeps what the model returned last."""
 
     value: Any = None
 
     @contextlib.contextmanager
-    def of(self, model: nn.Module | None) -> Iterator[None]:
+    def of(self, model: nn.Module | None) -> Iterator[_Output]:
         if model is None:
-            yield
+            yield self
             return
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
@@ -454,10 +475,23 @@ class _Output:
 
         handle = model.register_forward_hook(keep)
         try:
-            yield
+            yield self
         finally:
             handle.remove()
             self.value = None
+
+
+def _only_tensor(output: Any) -> Tensor:
+    """What the loss is a function of: the one tensor that the model returned, a loss of its own (a scalar) aside."""
+    tensors = [
+        leaf for leaf in leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim > 0
+    ]
+    if len(tensors) != 1 or not tensors[0].requires_grad:
+        raise TypeError(
+            f"Gauss-Newton matrix: expected a model that returns one floating-point tensor which depends on the "
+            f"parameters, got {len(tensors)}; wrap it so that it returns its logits only"
+        )
+    return tensors[0]
 
 
 def _cross_entropy(model: nn.Module, batch: Any) -> Tensor:

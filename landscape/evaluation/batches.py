@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["are_ready", "fingerprint_of_batches", "moved"]
+__all__ = ["are_ready", "fingerprint_of_batches", "leaves", "moved"]
 
 
 def moved(batch: Any, device: torch.device) -> Any:
@@ -30,7 +30,7 @@ def moved(batch: Any, device: torch.device) -> Any:
 def are_ready(batches: Iterable[Any], device: torch.device) -> bool:
     """Whether reading the batches again costs nothing: they are in memory, on the device."""
     return isinstance(batches, tuple | list) and all(
-        tensor.device == device for batch in batches for tensor in _leaves(batch) if isinstance(tensor, Tensor)
+        tensor.device == device for batch in batches for tensor in leaves(batch) if isinstance(tensor, Tensor)
     )
 
 
@@ -42,7 +42,7 @@ def fingerprint_of_batches(batches: Iterable[Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for batch in batches:
         digest.update(b"\0batch")
-        for leaf in _leaves(batch):
+        for leaf in leaves(batch):
             digest.update(b"\0")
             for part in _bytes(leaf):
                 digest.update(part)
@@ -67,7 +67,8 @@ def _bytes(leaf: Any) -> Iterator[bytes]:
         yield type(leaf).__qualname__.encode()
 
 
-def _leaves(batch: Any) -> Iterator[Any]:
+def leaves(batch: Any) -> Iterator[Any]:
+    """All that is neither a mapping nor a sequence, in order, and the keys of mappings."""
     if isinstance(batch, PackedSequence):
         yield from (batch.data, batch.batch_sizes)
         if batch.unsorted_indices is not None:
@@ -75,9 +76,9 @@ def _leaves(batch: Any) -> Iterator[Any]:
     elif isinstance(batch, Mapping):
         for key, value in batch.items():
             yield str(key)
-            yield from _leaves(value)
+            yield from leaves(value)
     elif isinstance(batch, tuple | list):
         for value in batch:
-            yield from _leaves(value)
+            yield from leaves(value)
     else:
         yield batch

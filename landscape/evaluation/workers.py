@@ -24,7 +24,7 @@ from torch import Tensor
 
 from landscape.evaluation.totals import Node, Values
 
-__all__ = ["Answer", "Parcel", "Walkable", "work"]
+__all__ = ["Answer", "Parcel", "Walkable", "call", "packed", "work"]
 
 
 class Walkable(Protocol):
@@ -53,14 +53,33 @@ class Parcel:
 
     def __init__(self, walk: Walkable) -> None:
         self.key = secrets.token_hex(8)
-        packed = io.BytesIO()
-        try:
-            _Pickler(packed).dump((os.getpid(), walk))
-        except Exception as error:  # whatever an object's own pickling raises
-            raise TypeError(
-                f"the model, the data or the loss cannot be sent to another process ({error}); use executor=None"
-            ) from error
-        self.packed = packed.getvalue()
+        self.packed = packed((os.getpid(), walk))
+
+
+def packed(thing: object) -> bytes:
+    """Something on its way to a worker of ours, in memory.
+
+    Raises:
+        TypeError: it cannot be packed.
+    """
+    stream = io.BytesIO()
+    try:
+        _Pickler(stream).dump(thing)
+    except Exception as error:  # whatever an object's own pickling raises
+        raise TypeError(
+            f"the model, the data or the loss cannot be sent to another process ({error}); use executor=None"
+        ) from error
+    return stream.getvalue()
+
+
+def call(task: bytes) -> Any:
+    """On a worker: call a function without arguments, as :func:`packed` made it, and return what it returns."""
+    failed: Exception | None = None
+    try:
+        return cloudpickle.loads(task)()
+    except Exception as error:
+        failed = error
+    raise _sendable(failed)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # it ships no types
