@@ -46,6 +46,24 @@ def test_coverage_of_paired_differences():
     assert held / repetitions == pytest.approx(0.95, abs=4 * (0.95 * 0.05 / repetitions) ** 0.5)
 
 
+# Shapes that differences of trained networks may have, each with mean 0: (draws, size) -> values.
+SHAPES = {
+    "normal": lambda draws, size: draws.normal(size=size),
+    "mildly skewed": lambda draws, size: draws.gamma(4, size=size) - 4,  # skewness 1
+    "heavy tails": lambda draws, size: draws.standard_t(5, size=size),
+}
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_coverage_with_a_large_shared_part_and_other_shapes(n, shape):
+    # The parts that a pair shares are a hundred times as large, and cancel; the true difference is 0.7.
+    draws, repetitions = np.random.default_rng(3), 20_000
+    shared = 100 * draws.exponential(size=(repetitions, n))
+    _, low, high = mean_band((shared + 0.7 + SHAPES[shape](draws, (repetitions, n))) - shared, axis=1)
+    assert 0.92 <= ((low <= 0.7) & (high >= 0.7)).mean() <= 0.98
+
+
 def test_one_value_has_no_interval():
     found = mean_interval([2.0])
     assert (found.value, found.n) == (2.0, 1)
