@@ -5,13 +5,17 @@ of one picture.
 """
 
 from landscape.plots.contour import contour, contour_panels
+from landscape.plots.correlation import gap_panels, gap_scatter
 from landscape.plots.curves import curve_panels, curves
 from landscape.plots.difference import difference, difference_panels
 from landscape.plots.eigenvalue_ratio import eigenvalue_ratio, eigenvalue_ratio_panels
+from landscape.plots.flatness import flatness_intervals, flatness_panels
+from landscape.plots.heat_map import metric_heat_map, metric_heat_map_panels
 from landscape.plots.intervals import difference_intervals, readout_intervals, readout_panels
 from landscape.plots.line import line, line_panels
 from landscape.plots.relief import relief, relief_panels
 from landscape.plots.scale import Scale, common_scale
+from landscape.plots.spectrum import spectrum, spectrum_panels
 from landscape.plots.trajectory import trajectory, trajectory_panels
 from landscape.plots.volume import volume, volume_panels
 
@@ -27,12 +31,20 @@ __all__ = [
     "difference_panels",
     "eigenvalue_ratio",
     "eigenvalue_ratio_panels",
+    "flatness_intervals",
+    "flatness_panels",
+    "gap_panels",
+    "gap_scatter",
     "line",
     "line_panels",
+    "metric_heat_map",
+    "metric_heat_map_panels",
     "readout_intervals",
     "readout_panels",
     "relief",
     "relief_panels",
+    "spectrum",
+    "spectrum_panels",
     "trajectory",
     "trajectory_panels",
     "volume",
