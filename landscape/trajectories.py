@@ -21,7 +21,7 @@ from landscape.interpolation import DIMENSIONS
 from landscape.parameters import Direction, Point, fingerprint, inner_product, norm
 from landscape.risk import EmpiricalRisk
 
-__all__ = ["Checkpoint", "Trajectory", "load_point", "load_points", "trajectory", "trajectory_path"]
+__all__ = ["Checkpoint", "Trajectory", "load_point", "load_points", "loaded", "trajectory", "trajectory_path"]
 
 Checkpoint = Mapping[str, Tensor] | Callable[[], Mapping[str, Tensor]]
 
@@ -83,8 +83,8 @@ def trajectory(
         raise ValueError(f"count: expected 1 to {len(DIMENSIONS)}, got {count}")
     if len(checkpoints) <= count:
         raise ValueError(f"checkpoints: expected at least {count + 1} for {count} directions, got {len(checkpoints)}")
-    center = _loaded(checkpoints[-1]) if center is None else center
-    for index, point in enumerate(map(_loaded, checkpoints)):
+    center = loaded(checkpoints[-1]) if center is None else center
+    for index, point in enumerate(map(loaded, checkpoints)):
         check_same_parameters(f"checkpoint {index}", point, center)
     mixtures, explained = _principal_components(_squared_distances(checkpoints), count)
     roles = center.roles if isinstance(center, Point) else None
@@ -126,7 +126,7 @@ def trajectory_path(
     every = range(0, len(trajectory.checkpoints), _CHECKPOINTS_A_WALK)
     own = []
     for start in every:
-        points = [_loaded(one) for one in trajectory.checkpoints[start : start + _CHECKPOINTS_A_WALK]]
+        points = [loaded(one) for one in trajectory.checkpoints[start : start + _CHECKPOINTS_A_WALK]]
         own += at_combinations(risk, points, np.eye(len(points)), executor, progress, "checkpoints")
     nodes = [tuple(map(float, row)) for row in trajectory.coordinates]
     walk = Walk(named(risk), trajectory.directions, trajectory.center)
@@ -196,7 +196,8 @@ def load_points(paths: Sequence[str | Path], risk: EmpiricalRisk) -> list[Point]
     return [load_point(path, risk) for path in paths]
 
 
-def _loaded(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+def loaded(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
+    """The weights, which may have to be loaded first."""
     return checkpoint() if callable(checkpoint) else checkpoint
 
 
@@ -207,9 +208,9 @@ def _difference(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> dict[str, T
 def _squared_distances(checkpoints: Sequence[Checkpoint]) -> np.ndarray:
     squares = np.zeros((len(checkpoints), len(checkpoints)))
     for i, first in enumerate(checkpoints):
-        point = _loaded(first)
+        point = loaded(first)
         for j in range(i):
-            squares[i, j] = squares[j, i] = norm(_difference(point, _loaded(checkpoints[j]))) ** 2
+            squares[i, j] = squares[j, i] = norm(_difference(point, loaded(checkpoints[j]))) ** 2
     return squares
 
 
@@ -237,7 +238,7 @@ def _mixed(
     """Sums of the checkpoints' offsets, made orthonormal, in the types of the center."""
     sums = [{name: torch.zeros_like(tensor, dtype=torch.float64) for name, tensor in center.items()} for _ in mixtures]
     for checkpoint, weights in zip(checkpoints, mixtures.T, strict=True):
-        offset = _difference(_loaded(checkpoint), center)
+        offset = _difference(loaded(checkpoint), center)
         for total, weight in zip(sums, weights, strict=True):
             for name, tensor in offset.items():
                 total[name] += weight * tensor.to(total[name].device)
@@ -258,7 +259,7 @@ def _projected(
     """Coordinates of the checkpoints on the plane, and their distances from it."""
     coordinates, distances = np.zeros((len(checkpoints), len(directions))), np.zeros(len(checkpoints))
     for index, checkpoint in enumerate(checkpoints):
-        rest = _difference(center, _loaded(checkpoint))
+        rest = _difference(center, loaded(checkpoint))
         for axis, direction in enumerate(directions):
             coordinates[index, axis] = -inner_product(rest, direction)
             for name, tensor in rest.items():
