@@ -49,14 +49,39 @@ from .evaluation.totals import RiskValue as RiskValue
 # numbers
 from .convexity import eigenvalue_ratio as eigenvalue_ratio
 from .curvature import hessian_eigenvalues as hessian_eigenvalues
+from .curvature import hessian_frobenius_norm as hessian_frobenius_norm
+from .curvature import hessian_operator as hessian_operator
 from .curvature import hessian_trace as hessian_trace
 from .curvature import plane_hessian as plane_hessian
+from .curvature import spectral_density as spectral_density
 from .flatness import METRICS as METRICS
 from .flatness import Measurement as Measurement
-from .flatness import ascent_sharpness as ascent_sharpness
+from .flatness import Metric as Metric
+from .flatness import adaptive_sharpness as adaptive_sharpness
+from .flatness import basin_radius as basin_radius
+from .flatness import epsilon_sharpness as epsilon_sharpness
+from .flatness import filter_normalized_rise as filter_normalized_rise
+from .flatness import filter_normalized_trace as filter_normalized_trace
+from .flatness import fisher_rao_norm as fisher_rao_norm
 from .flatness import flatness_table as flatness_table
-from .flatness import gaussian_rise as gaussian_rise
+from .flatness import flatness_verdicts as flatness_verdicts
+from .flatness import isotropic_rise as isotropic_rise
+from .flatness import m_sharpness as m_sharpness
+from .flatness import pac_bayes_sigma as pac_bayes_sigma
+from .flatness import relative_flatness as relative_flatness
+from .flatness import sam_sharpness as sam_sharpness
+from .matching import Match as Match
+from .matching import match_training_loss as match_training_loss
+from .rescaling import Rescaling as Rescaling
+from .rescaling import describe_scale_check as describe_scale_check
+from .rescaling import rescalings as rescalings
+from .rescaling import scale_check as scale_check
 from .gradients import gradient_norms as gradient_norms
 
-# pictures
+# numbers about numbers, and pictures
+from .statistics import compare_draws as compare_draws
+from .statistics import compare_methods as compare_methods
+from .statistics import generalization_gaps as generalization_gaps
+from .statistics import rank_correlations as rank_correlations
 from . import plots as plots
+from . import statistics as statistics

@@ -271,17 +271,73 @@ def flatness(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table there, as CSV.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Only these metrics; repeatable.")] = None,
     seed: Seed = 0,
+    workers: Workers = 0,
+    scheduler: Scheduler = None,
 ) -> None:
-    """Measure how sharp each minimum is; larger numbers mean sharper."""
-    from landscape import flatness_table
-    from landscape.targets import single_risks
+    """Measure how sharp or flat each minimum is, by every metric and on every split."""
+    from landscape import METRICS, flatness_table
+    from landscape.evaluation.executors import chosen_executor
+    from landscape.targets import load_targets
 
-    table = flatness_table(single_risks(targets), metrics=metric, seed=seed)
-    typer.echo(shown(table))
+    with chosen_executor(workers, scheduler) as executor:
+        table = flatness_table(load_targets(targets), metrics=metric, seed=seed, executor=executor)
+    larger = table["metric"].map({name: one.larger for name, one in METRICS.items()})
+    typer.echo(
+        shown(table.assign(larger_means=larger)[["method", "split", "metric", "setting", "value", "standard_error",
+                                                 "converged", "larger_means"]])
+    )  # fmt: skip
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(output, index=False)
         typer.echo(f"wrote {output}")
+
+
+@app.command()
+@one_line_errors
+def spectrum(
+    targets: Targets,
+    output: Output = Path("spectrum"),
+    matrix: Annotated[str, typer.Option(help="hessian or gauss-newton.")] = "hessian",
+    steps: Annotated[int, typer.Option(help="Of the Lanczos iteration for each probe.")] = 40,
+    parameter: Annotated[list[str] | None, typer.Option(help="Only these names or patterns; repeatable.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """How the eigenvalues of the Hessian are distributed."""
+    from landscape import plots, spectral_density
+    from landscape.datasets import write
+    from landscape.targets import single_risks
+
+    found = {}
+    for name, risk in single_risks(targets).items():
+        found[name] = spectral_density(risk, steps, seed=seed, matrix=matrix, parameters=parameter)  # type: ignore[arg-type]
+        write(found[name], output / f"{name.replace('/', '-')}.nc")
+        low, high = float(found[name]["node"].min()), float(found[name]["node"].max())
+        state = "" if found[name].attrs["converged"] else "; NOT CONVERGED: raise --steps"
+        typer.echo(f"{name}: from {low:.4g} to {high:.4g}, {found[name].attrs['products']} products{state}")
+    plots.spectrum_panels(found).savefig(output / "spectrum.png")
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command()
+@one_line_errors
+def scale_check(
+    target: Target,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the table there, as CSV.")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Only these metrics; repeatable.")] = None,
+    factor: Annotated[float, typer.Option(help="By which layers are rescaled.")] = 4.0,
+    seed: Seed = 0,
+) -> None:
+    """Which metrics move when weights are rescaled and the function stays the same."""
+    from landscape.rescaling import describe_scale_check
+    from landscape.rescaling import scale_check as check_of_scale
+    from landscape.targets import single_risks
+
+    for name, risk in single_risks([target]).items():
+        table = check_of_scale(risk, metric, factor, seed)
+        typer.echo(f"{name}\n{shown(table)}\n{describe_scale_check(table)}")
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(output, index=False)
 
 
 def shown(table: pd.DataFrame) -> str:

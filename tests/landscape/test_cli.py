@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from landscape import flatness_table, loss_surface, open_surface, random_directions
 from landscape.cli import app
+from landscape.flatness.table import with_types
 
 MODULE = """
 import torch
@@ -84,31 +85,36 @@ def test_surfaces_of_two_models(folder):
 
 
 def test_flatness_of_two_models(folder):
-    done = run("flatness", "someones_models:standard", "mine=someones_models:other", "-o", "new/table.csv", "--seed", 2)
+    chosen = ["filter_normalized_rise", "hessian_trace", "largest_eigenvalue"]
+    words = [word for metric in chosen for word in ("--metric", metric)]
+    done = run(
+        "flatness", "someones_models:standard", "mine=someones_models:other", *words, "-o", "new/table.csv",
+        "--seed", 2, "--workers", 1,
+    )  # fmt: skip
     assert done.exit_code == 0, done.output
     models = sys.modules["someones_models"]
-    expected = flatness_table({"standard": models.standard(), "mine": models.other()}, seed=2, progress=False)
-    written = pd.read_csv(folder / "new" / "table.csv")
-    assert list(written.columns) == list(expected.columns)
-    assert list(written["model"]) == list(expected["model"])
-    np.testing.assert_allclose(written["value"], expected["value"], rtol=1e-6)
-    for name in ("standard", "mine", "gaussian_rise", "hessian_trace"):
+    risks = {"standard": models.standard(), "mine": models.other()}
+    expected = flatness_table(risks, chosen, seed=2, progress=False)
+    written = with_types(pd.read_csv(folder / "new" / "table.csv"))
+    pd.testing.assert_frame_equal(written, expected, rtol=1e-6)
+    for name in ("standard", "mine", *chosen, "sharper"):
         assert name in done.output
 
 
 def test_chosen_metrics(folder):
-    done = run("flatness", "someones_models:standard", "--metric", "ascent_sharpness", "--metric", "hessian_trace")
+    done = run("flatness", "someones_models:standard", "--metric", "sam_sharpness", "--metric", "hessian_trace")
     assert done.exit_code == 0, done.output
-    assert "ascent_sharpness" in done.output
+    assert "sam_sharpness" in done.output
     assert "hessian_trace" in done.output
-    assert "gaussian_rise" not in done.output
+    assert "isotropic_rise" not in done.output
     assert [file.suffix for file in folder.iterdir() if file.is_file()] == [".py"] * 3  # nothing written
 
 
 def test_one_seed_prints_one_table(folder):
-    first, second = (run("flatness", "someones_models:standard", "--seed", 5).stdout for _ in range(2))
+    words = ("flatness", "someones_models:standard", "--metric", "isotropic_rise", "--seed")
+    first, second = (run(*words, 5).stdout for _ in range(2))
     assert first == second
-    assert first != run("flatness", "someones_models:standard", "--seed", 6).stdout
+    assert first != run(*words, 6).stdout
 
 
 MODELS = "someones_models"
@@ -147,7 +153,7 @@ def test_a_wrong_target_is_one_clear_line(folder, case, command):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["flatness", "--metric", "depth"], "unknown metric 'depth'; known: gaussian_rise"),
+        (["flatness", "--metric", "depth"], "unknown metric 'depth'; known: largest_eigenvalue"),
         (["surface", "--normalization", "filters"], "normalization: expected 'filter', 'layer' or 'none'"),
         (["surface", "--points", "1"], "points: expected a whole number of at least 2 along alpha, got 1"),
         (["surface", "--span", "-1"], "span: expected a positive number for alpha, got -1.0"),
@@ -164,7 +170,7 @@ def test_a_wrong_option_is_one_clear_line(folder, words, message):
 
 
 def test_an_error_that_the_user_cannot_mend_keeps_its_traceback(folder, monkeypatch):
-    monkeypatch.setattr("landscape.flatness.hessian_trace", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("landscape.flatness.curvature.extreme_ritz", lambda *_, **__: 1 / 0)
     done = run("flatness", f"{MODELS}:standard", "--metric", "hessian_trace")
     assert done.exit_code == 1
     assert isinstance(done.exception, ZeroDivisionError)
@@ -174,9 +180,24 @@ def test_an_interruption_is_not_an_error(folder, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("landscape.flatness.hessian_trace", interrupt)
+    monkeypatch.setattr("landscape.flatness.curvature.extreme_ritz", interrupt)
     done = run("flatness", f"{MODELS}:standard", "--metric", "hessian_trace")
     assert (done.exit_code, done.stderr.splitlines()[-1]) == (130, "stopped")
+
+
+def test_spectrum_of_a_model(folder):
+    done = run("spectrum", "someones_models:standard", "-o", "out", "--matrix", "gauss-newton", "--steps", 5)
+    assert done.exit_code == 0, done.output
+    assert sorted(file.name for file in (folder / "out").iterdir()) == ["spectrum.png", "standard.nc"]
+    with xr.open_dataset(folder / "out" / "standard.nc", engine="h5netcdf") as found:
+        assert found.attrs["matrix"] == "Gauss-Newton"
+        np.testing.assert_allclose(found["weight"].sum("step"), 1)
+
+
+def test_scale_check_of_a_model(folder):
+    done = run("scale-check", "someones_models:standard", "--metric", "hessian_trace", "-o", "new/scale.csv")
+    assert done.exit_code == 0, done.output
+    assert (folder / "new" / "scale.csv").is_file()
 
 
 @pytest.mark.parametrize("words", [[], ["surface"], ["flatness"]], ids=["nothing", "surface", "flatness"])

@@ -13,6 +13,7 @@ from landscape import (
     loss_line,
     loss_surface,
     random_directions,
+    spectral_density,
 )
 
 
@@ -39,10 +40,14 @@ CALLS = {
     "line": line,
     "eigenvalues": hessian_eigenvalues,
     "trace": hessian_trace,
-    "flatness": lambda risk: flatness_table({"model": risk}, progress=False),
+    "density": lambda risk: spectral_density(risk, steps=4),
+    "Gauss-Newton product": lambda risk: risk.gauss_newton_products([risk.parameters()]),
+    "directional derivatives": lambda risk: risk.directional_derivatives(risk.parameters()),
+    "flatness": lambda risk: flatness_table({"model": risk}, ["adaptive_sharpness", "fisher_rao_norm"], progress=False),
     "gradient norms": lambda risk: gradient_norms(risk, ["input", "0", "3", "*"]),
 }
-ONE_PASS = {"value", "value elsewhere", "gradient", "gradient elsewhere", "hessian product"}
+ONE_PASS = {"value", "value elsewhere", "gradient", "gradient elsewhere", "hessian product", "Gauss-Newton product",
+            "directional derivatives"}  # fmt: skip
 
 
 class Fuse:
