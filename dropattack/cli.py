@@ -203,6 +203,40 @@ def study_status(
         typer.echo(f"{run}: {state}")
 
 
+@study.command("flatness")
+@one_line_errors
+def study_flatness(
+    file: Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-5k-desk.toml.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of tables and pictures; without it, OUTPUT/flatness.")
+    ] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="Only these metrics; repeatable.")] = None,
+    examples: Annotated[int, typer.Option(help="Of each split, its first so many.")] = 500,
+    baseline: Annotated[str | None, typer.Option(help="Compare with this method; without it, the first.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the metrics' random draws, the same for all runs.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Train what is missing, measure every minimum by every metric, and compare the methods over their seeds."""
+    from dropattack.minima import measure_runs, summarize
+    from dropattack.study import Study, run_study
+    from landscape.evaluation.executors import process_pool
+
+    chosen = Study.from_toml(file)
+    folder = output or Path("runs") / chosen.name
+    run_study(chosen, folder, data_dir=data_dir)
+    with process_pool(workers or None) as executor:
+        table = measure_runs(
+            chosen, folder, metrics=metric, examples=examples, seed=seed, data_dir=data_dir, executor=executor
+        )
+    where = results or folder / "flatness"
+    typer.echo(summarize(table, baseline or next(iter(chosen.methods)), where))
+    typer.echo(f"wrote {', '.join(sorted(found.name for found in where.iterdir() if found.is_file()))} to {where}")
+
+
 def _overridden(tables: dict[str, Any], settings: list[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,9 +19,9 @@ from dropattack.names import unknown
 from dropattack.training import train
 from landscape import EmpiricalRisk, flatness_table, gradient_norms, loss_surface, plots, random_directions
 from landscape.cli import shown
-from landscape.flatness import METRICS, hessian_trace_estimate
+from landscape.flatness import METRICS, Metric
 
-__all__ = ["METHODS_COMPARED", "SCALES", "Scale", "findings", "one_thread", "run_demo"]
+__all__ = ["METHODS_COMPARED", "SCALES", "Scale", "findings", "metrics_of", "one_thread", "run_demo"]
 
 # Table 8 of the paper: DropAttack [Input, Conv.1.w], epsilon 5, p 0.5.
 METHODS_COMPARED = {
@@ -50,6 +49,19 @@ class Scale:
     surface_examples: int
     flatness_examples: int
     trace_tolerance: float
+
+
+def metrics_of(scale: Scale) -> dict[str, Metric]:
+    """A few of each kind, one number each: three that a rescaling of the weights moves, and three that it does not."""
+    curvature = {"count": 1, "trace_tolerance": scale.trace_tolerance}
+    return {
+        "largest_eigenvalue": METRICS["largest_eigenvalue"].with_options(**curvature),
+        "hessian_trace": METRICS["hessian_trace"].with_options(**curvature),
+        "sam_sharpness": METRICS["sam_sharpness"].with_options(radii=(0.05,), steps=(1,)),
+        "adaptive_sharpness": METRICS["adaptive_sharpness"].with_options(radii=(0.5,), steps=(1,)),
+        "filter_normalized_rise": METRICS["filter_normalized_rise"].with_options(radii=(0.5,)),
+        "relative_flatness": METRICS["relative_flatness"],
+    }
 
 
 SCALES = {
@@ -109,10 +121,9 @@ def run_demo(
         say("3/5  Flatness metrics (larger means sharper)")
         batches = dataset.train.batches(limit=size.flatness_examples)
         risks = {name: EmpiricalRisk(run.model, batches) for name, run in runs.items()}
-        metrics = METRICS | {"hessian_trace": functools.partial(hessian_trace_estimate, tolerance=size.trace_tolerance)}
-        flatness = flatness_table(risks, metrics, seed=seed, progress=progress)
+        flatness = flatness_table(risks, metrics_of(size), seed=seed, progress=progress)
         write_text(folder / "flatness.csv", flatness.to_csv(index=False))
-        say(shown(flatness.drop(columns=["setting", "seed"])))
+        say(shown(flatness[["method", "metric", "setting", "value", "standard_error", "converged", "loss"]]))
 
         say("4/5  Gradient norms at the attacked input and weight, and everywhere else")
         gradients = pd.concat(
@@ -151,7 +162,7 @@ def findings(runs: Mapping[str, Run], flatness: pd.DataFrame, gradients: pd.Data
     rate = standard["test_accuracy"]
     chance = math.sqrt(2 * count * rate * (1 - rate))
     gain = right["d"] - right["s"]
-    by_metric = flatness.pivot_table(index="metric", columns="model", values="value", sort=False)
+    by_metric = flatness.pivot_table(index="metric", columns="method", values="value", sort=False)
     ratios = by_metric["dropattack"] / by_metric["standard"]
     norms = gradients.pivot_table(index="site", columns="model", values="norm", sort=False)
     gradient_ratios = norms["dropattack"] / norms["standard"]

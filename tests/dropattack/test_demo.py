@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 import landscape
 from dropattack.checkpoint import load_run
 from dropattack.cli import app
-from dropattack.demo import one_thread
+from dropattack.demo import SCALES, metrics_of, one_thread
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,12 @@ def test_every_result_is_in_the_folder_and_the_folder_is_named_last(demo):
 def test_flatness_table_has_one_number_a_row_for_both_methods(demo):
     folder, _ = demo
     table = pd.read_csv(folder / "flatness.csv")
-    assert set(table["model"]) == {"standard", "dropattack"}
-    assert set(table["metric"]) == set(landscape.METRICS)
-    assert len(table) == 8
+    assert set(table["method"]) == {"standard", "dropattack"}
+    metrics = set(metrics_of(SCALES["smoke"]))
+    assert set(table["metric"]) == metrics <= set(landscape.METRICS)
+    assert {landscape.METRICS[metric].rescaling for metric in metrics} == {"changes", "unchanged"}
+    assert {landscape.METRICS[metric].larger for metric in metrics} == {"sharper"}  # as the findings take them
+    assert len(table) == 12
     assert table["value"].notna().all()
     for value in table["value"]:
         assert f"{value:.4g}" in demo[1].stdout
