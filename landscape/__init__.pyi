@@ -77,6 +77,9 @@ from .rescaling import describe_scale_check as describe_scale_check
 from .rescaling import rescalings as rescalings
 from .rescaling import scale_check as scale_check
 from .gradients import gradient_norms as gradient_norms
+from .gradients import largest_epsilon_within as largest_epsilon_within
+from .gradients import penalty_check as penalty_check
+from .gradients import summarize_penalty as summarize_penalty
 
 # numbers about numbers, and pictures
 from .statistics import compare_draws as compare_draws

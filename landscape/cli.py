@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import, and --help should not
     import pandas as pd
     import xarray as xr
 
-__all__ = ["app", "one_line_errors", "shown"]
+__all__ = ["app", "one_line_errors", "shown", "write_penalty"]
 
 app = typer.Typer(
     help="Loss surfaces and flatness of any PyTorch model.",
@@ -316,6 +316,65 @@ def spectrum(
         typer.echo(f"{name}: from {low:.4g} to {high:.4g}, {found[name].attrs['products']} products{state}")
     plots.spectrum_panels(found).savefig(output / "spectrum.png")
     typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+@app.command()
+@one_line_errors
+def penalty(
+    targets: Targets,
+    output: Output = Path("penalty"),
+    site: Annotated[
+        list[str] | None, typer.Option(help="input, a module, or a parameter (pattern); repeatable; without it, all.")
+    ] = None,
+    epsilon: Annotated[list[float] | None, typer.Option(help="Norm of the perturbation; repeatable.")] = None,
+    attack_probability: Annotated[float, typer.Option(help="P(an entry is attacked).")] = 0.5,
+    masks: Annotated[int, typer.Option(help="Random masks for each epsilon.")] = 8,
+    mask_then_normalize: Annotated[bool, typer.Option(help="The other order of mask and norm.")] = False,
+    seed: Seed = 0,
+) -> None:
+    """Does a masked perturbation act as a penalty on the gradient's norm, and up to which epsilon?"""
+    import pandas as pd
+
+    from landscape import penalty_check
+    from landscape.targets import single_risks
+
+    options: dict[str, Any] = {"masks": masks, "mask_then_normalize": mask_then_normalize, "seed": seed}
+    if epsilon:
+        options["epsilons"] = tuple(epsilon)
+    check = pd.concat(
+        [
+            penalty_check(risk, tuple(site or ("input", "*")), attack_probability=attack_probability, **options).assign(
+                model=name
+            )
+            for name, risk in single_risks(targets).items()
+        ],
+        ignore_index=True,
+    )
+    typer.echo(write_penalty(check, output))
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
+def write_penalty(check: pd.DataFrame, folder: Path, mark: float = 5.0) -> str:
+    """Write a penalty check of one or more models, its summary and a picture of each; return what it says.
+
+    Args:
+        check: tables of :func:`landscape.penalty_check` below each other, told apart by the column ``model``.
+        folder: for ``penalty.csv``, ``summary.csv``, ``fair.csv`` and ``penalty-<model>.png``.
+        mark: an epsilon to mark in the pictures.
+    """
+    from landscape import largest_epsilon_within, plots, summarize_penalty
+
+    folder.mkdir(parents=True, exist_ok=True)
+    summary, fair = summarize_penalty(check), largest_epsilon_within(check)
+    for name, table in {"penalty": check, "summary": summary, "fair": fair}.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    for model, rows in summary.groupby("model", sort=False):
+        figure = plots.penalty_panels(rows.drop(columns="model"), marks=(mark,))
+        figure.savefig(folder / f"penalty-{str(model).replace('/', '-')}.png")
+    shares = fair.pivot_table(
+        index=["model", "site"], columns="description", values="epsilon", sort=False, dropna=False
+    )
+    return f"largest epsilon up to which the rise is described within 10 %\n{shown(shares.reset_index())}"
 
 
 @app.command()

@@ -1,6 +1,7 @@
 """Gradient norms at the input, at activations and at parameters, in closed form."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -170,3 +171,105 @@ def test_an_activation_without_one_row_for_each_example_is_refused():
 def test_wrong_sites(regression, sites, error, message):
     with pytest.raises(error, match=message):
         gradient_norms(regression[0], sites)
+
+
+def test_over_data_batches_and_examples(regression):
+    risk, x, y, first, second = regression
+    error = x @ first.T @ second.T - y
+    # Per example: d/dW2 = error (W1 x)', d/dx = W1'W2' error. A batch's gradient is their mean for a parameter; by an
+    # activation it is all its rows, each divided by the batch's size.
+    examples = {
+        "1.weight": np.einsum("ni,nj->nij", error, x @ first.T),
+        "0.weight": np.einsum("ni,nj->nij", error @ second, x),
+    }
+    by_input = error @ second @ first
+    batches = np.split(np.arange(8), [3, 6])
+    table = gradient_norms(risk, ["input", "*"], per=("data", "batch", "example"), examples=5)
+    assert table[["site", "per"]].to_numpy().tolist() == [
+        [site, per] for site in ("input", "0.weight", "1.weight") for per in ("data", "batch", "example")
+    ]
+    rows = table.set_index(["site", "per"])
+    for site, each in examples.items():
+        norms = {
+            "data": [np.linalg.norm(each.mean(0))],
+            "batch": [np.linalg.norm(each[rows].mean(0)) for rows in batches],
+            "example": [np.linalg.norm(one) for one in each[:5]],
+        }
+        for per, expected in norms.items():
+            check_row(rows.loc[site, per], expected, 5 if per == "example" else 8)
+    norms = {
+        "data": [np.linalg.norm(by_input) / 8],
+        "batch": [np.linalg.norm(by_input[rows]) / len(rows) for rows in batches],
+        "example": np.linalg.norm(by_input, axis=1),
+    }
+    for per, expected in norms.items():
+        check_row(rows.loc["input", per], expected, 8)
+
+
+def check_row(row, norms, examples):
+    assert row["norm"] == pytest.approx(np.mean(norms), rel=1e-10)
+    assert (row["n"], row["examples"]) == (len(norms), examples)
+    if len(norms) == 1:
+        assert math.isnan(row["sd"])
+        assert math.isnan(row["standard_error"])
+    else:
+        assert row["sd"] == pytest.approx(np.std(norms, ddof=1), rel=1e-10)
+        assert row["standard_error"] == pytest.approx(row["sd"] / math.sqrt(len(norms)), rel=1e-12)
+
+
+def test_by_default_what_is_cheapest(regression):
+    table = gradient_norms(regression[0])
+    assert table.set_index("site")["per"].to_dict() == {"input": "example", "0.weight": "data", "1.weight": "data"}
+
+
+def test_more_examples_than_there_are(regression):
+    row = gradient_norms(regression[0], ["0.weight"], per=["example"], examples=100).iloc[0]
+    assert (row["n"], row["examples"]) == (8, 8)
+
+
+def test_recurrent_layers_have_gradients_by_example(tokens):
+    risk = EmpiricalRisk(Tokens().eval(), tokens)
+    row = gradient_norms(risk, ["states.weight_hh_l0"], per=["example"]).iloc[0]
+    (ids, labels), norms = tokens[0], []
+    for sentence, label in zip(ids, labels, strict=True):  # each example as a data set of its own
+        alone = EmpiricalRisk(risk.model, [(sentence[None], label[None])])
+        norms.append(float(alone.gradient()["states.weight_hh_l0"].norm()))
+    assert row["norm"] == pytest.approx(np.mean(norms), rel=1e-5)
+
+
+def test_a_named_tuple_keeps_its_names():
+    class Pair(NamedTuple):
+        states: torch.Tensor
+        length: int
+
+    class Inner(nn.Linear):
+        def forward(self, values):
+            return Pair(super().forward(values), len(values))
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner(3, 2)
+
+        def forward(self, values):
+            return self.inner(values).states
+
+    batches = [(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))]
+    model = Outer()
+    with torch.no_grad():
+        error = model(batches[0][0]).softmax(1) - nn.functional.one_hot(batches[0][1], 2)
+    found = gradient_norms(EmpiricalRisk(model, batches), ["inner"])["norm"].iloc[0]
+    assert found == pytest.approx(float(error.norm(dim=1).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"per": ["row"]}, ValueError, "per: expected some of 'data', 'batch', 'example', got 'row'"),
+        ({"per": "data"}, TypeError, "per: expected a sequence, got the string 'data'"),
+        ({"examples": 0}, ValueError, "examples: expected at least 1, got 0"),
+    ],
+)
+def test_wrong_options(regression, options, error, message):
+    with pytest.raises(error, match=message):
+        gradient_norms(regression[0], **options)
