@@ -32,6 +32,13 @@ from .methods import controls as controls
 from .sites import find_site as find_site
 from .sites import perturbed as perturbed
 
+# what a step does, compared
+from .updates import compare_updates as compare_updates
+from .updates import explicit_against_implicit as explicit_against_implicit
+from .updates import mask_effects as mask_effects
+from .updates import reading_effects as reading_effects
+from .updates import update_of as update_of
+
 # data and networks
 from .data import DATASETS as DATASETS
 from .data import load_dataset as load_dataset

@@ -105,6 +105,34 @@ def evaluate(
     )
 
 
+@app.command()
+@one_line_errors
+def penalty(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs on one data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("penalty"),
+    inputs: Annotated[
+        str | None, typer.Option(help="What is attacked: input, a module; without it, as the first DropAttack run.")
+    ] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="Attacked parameters; repeatable.")] = None,
+    attack_probability: Annotated[float, typer.Option(help="With --inputs or --weights: P(attacked).")] = 0.5,
+    split: Annotated[
+        str, typer.Option(help="Check the rise of the loss on: train, validation or test.")
+    ] = "validation",
+    examples: Annotated[int, typer.Option(help="Of that split, its first so many.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of masks and random directions.")] = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Is DropAttack a penalty on gradient norms at these weights? The terms of equations 8 to 13, measured."""
+    from dropattack.regularization import check_runs
+
+    setting = None
+    if inputs is not None or weights:
+        setting = {"inputs": inputs, "weights": tuple(weights or ()), "attack_probability": attack_probability}
+    text = check_runs(runs, output, setting=setting, split=split, examples=examples, seed=seed, data_dir=data_dir)
+    typer.echo(text)
+    typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
+
+
 Names = Annotated[list[str] | None, typer.Argument(help="Data sets; without any, all that are in the folder.")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Training:
             averaging, Izmailov et al. 2018, who begin at 0.75); None: no average is kept.
         average_learning_rate: Adam's while averaging; None: as ``learning_rate``.
         keep_epochs: keep the initial weights and those after each epoch, in ``epochs/``, for the trajectory of the run.
+        gradient_norms: where the gradient's norm is measured after each epoch, for ``history.csv``: ``"input"``, module
+            names (their outputs), parameter names and patterns, ``"*"`` for every parameter; empty: nowhere.
     """
 
     epochs: int = 10
@@ -66,6 +68,7 @@ class Training:
     average_from: float | None = None
     average_learning_rate: float | None = None
     keep_epochs: bool = False
+    gradient_norms: tuple[str, ...] = ()
 
     def averages(self, epoch: int) -> bool:
         """Whether the weights after this epoch (the first is 1) go into the average."""
@@ -88,6 +91,10 @@ class Training:
             raise ValueError(f"training.average_from: expected a share of the epochs in [0, 1), got {share!r}")
         if not isinstance(self.keep_epochs, bool):
             raise ValueError(f"training.keep_epochs: expected true or false, got {self.keep_epochs!r}")
+        sites: object = self.gradient_norms
+        if isinstance(sites, str) or not isinstance(sites, Sequence) or not all(isinstance(s, str) for s in sites):
+            raise ValueError(f'training.gradient_norms: expected a list such as ["input", "*"], got {sites!r}')
+        object.__setattr__(self, "gradient_norms", tuple(sites))  # TOML and JSON have lists
         if share is None and self.average_learning_rate is not None:
             raise ValueError("training.average_learning_rate: needs training.average_from, the share to average from")
 

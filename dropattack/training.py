@@ -22,11 +22,15 @@ from dropattack import checkpoint
 from dropattack.checkpoint import Run, load_run
 from dropattack.config import Config
 from dropattack.data import Dataset, load_dataset
+from dropattack.gradient_norms import GradientNorms
 from dropattack.methods import build_method
 from dropattack.models import MODELS, build_model
 from dropattack.passes import Closure
+from dropattack.undisturbed import evaluation_mode
 
 __all__ = ["build_for", "check_same_data", "evaluate", "train"]
+
+_GRADIENT_NORM_EXAMPLES = 500  # of the validation split; it is stored in shuffled order
 
 
 def train(
@@ -46,6 +50,10 @@ def train(
     ``epochs/0000.safetensors`` (the initial weights), ``0001``, and so on. A run that is killed and started again ends
     with the same bits on the same machine: weights, optimizer, random streams and data order are all in the checkpoint.
 
+    With ``gradient_norms``, each row of ``history.csv`` also has ``gradient_norm`` (all parameters together) and
+    ``gradient_norm_<site>`` for each site, as :class:`~dropattack.gradient_norms.GradientNorms` defines them, on the
+    first 500 validation examples, in evaluation mode. They change nothing in the training.
+
     Args:
         config: what to train.
         path: the run's folder, made if needed.
@@ -57,7 +65,8 @@ def train(
         The best model on validation data, with configuration and metrics.
 
     Raises:
-        ValueError: the folder belongs to another configuration or other data, or a checkpoint is broken.
+        ValueError: the folder belongs to another configuration or other data, a checkpoint is broken, or the model has
+            no site of a name in ``gradient_norms``.
     """
     folder = Path(path)
     dataset = dataset or load_dataset(config.data.name, data_dir, **config.data.options)
@@ -95,6 +104,8 @@ def train(
                 for split in ("train", "validation"):
                     found = evaluate(state.model, dataset[split].ordered())
                     row |= {f"{split}_{key}": value for key, value in found.items()}
+                if state.gradient_norms is not None:
+                    row |= state.gradient_norms()
                 bar.set_postfix_str(f"validation accuracy {row['validation_accuracy']:.2%}")
                 state.finish_epoch(row)
     return _finish(folder, config, dataset, state)
@@ -107,20 +118,14 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict
         model: maps inputs to logits ``(n, classes)``.
         batches: inputs and labels ``(n,)``, of any sizes.
     """
-    training = {module: module.training for module in model.modules()}
     device = next(model.parameters()).device
     loss, correct, count = 0.0, 0, 0
-    model.eval()
-    try:
-        with torch.no_grad():
-            for inputs, labels in batches:
-                logits, targets = model(inputs.to(device)), labels.to(device)
-                loss += nn.functional.cross_entropy(logits, targets, reduction="none").double().sum().item()
-                correct += int((logits.argmax(1) == targets).sum().item())
-                count += len(targets)
-    finally:
-        for module, flag in training.items():
-            module.training = flag
+    with evaluation_mode(model), torch.no_grad():
+        for inputs, labels in batches:
+            logits, targets = model(inputs.to(device)), labels.to(device)
+            loss += nn.functional.cross_entropy(logits, targets, reduction="none").double().sum().item()
+            correct += int((logits.argmax(1) == targets).sum().item())
+            count += len(targets)
     return {"loss": loss / count, "accuracy": correct / count}
 
 
@@ -169,6 +174,7 @@ class _State:
             examples=functools.partial(_single_examples, self.model, dataset, self.examples, device),
         )
         self.average = None if config.training.average_from is None else AveragedModel(self.model)
+        self.gradient_norms = _gradient_norms(config, self.model, dataset)
         self.passes = 0  # forward passes over batches, counted where they are made, as a method's cost may vary
         self.history: list[dict[str, float]] = []
         if (folder / "last.safetensors").is_file():
@@ -251,6 +257,14 @@ class _State:
             torch.cuda.set_rng_state(groups["random"]["cuda"], self.masks.device)
         self.history = state["history"]
         self.write_history()
+
+
+def _gradient_norms(config: Config, model: nn.Module, dataset: Dataset) -> GradientNorms | None:
+    """What measures gradient norms after each epoch, in batches that training can hold in memory; None: not asked."""
+    if not config.training.gradient_norms:
+        return None
+    batches = dataset.validation.batches(config.training.batch_size, limit=_GRADIENT_NORM_EXAMPLES)
+    return GradientNorms(model, batches, config.training.gradient_norms)
 
 
 def _model_options(config: Config, dataset: Dataset) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_landscape_never_imports_dropattack(name):
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("dropattack")])
 def test_only_a_few_rooms_of_dropattack_import_landscape(name):
-    if name not in {f"dropattack.{room}" for room in ("claims", "study", "minima", "demo", "cli")}:
+    if name not in {f"dropattack.{room}" for room in ("claims", "study", "minima", "regularization", "demo", "cli")}:
         assert "landscape" not in top(imports(MODULES[name]))
 
 

@@ -54,6 +54,25 @@ def test_the_analysis_analyses(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "contours.png").stat().st_size > 1000
 
 
+def test_the_comparison_compares(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    batches = [(torch.randn(20, 3), torch.randint(0, 2, (20,)))]
+    runs, epochs = {}, {}
+    for method in ("standard", "dropattack"):
+        for seed in range(2):
+            torch.manual_seed(seed)
+            model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+            risk = landscape.EmpiricalRisk(model, batches)
+            runs[method, seed] = {"train": risk, "test": landscape.EmpiricalRisk(model, batches)}
+            epochs[method, seed] = [risk.parameters()]
+    block = BLOCKS["python"][2].replace("epochs)", "epochs, metrics=['fisher_rao_norm', 'sam_sharpness'])")
+    names = {"ls": landscape, "runs": runs, "epochs": epochs, "risk": risk}
+    exec(compile(block.replace("(risk))", "(risk, ['sam_sharpness']))"), "README.md", "exec"), names)
+    assert (names["table"]["checkpoint"] == "selected").sum() == 4 * 2 * 8
+    assert "sam_sharpness" in capsys.readouterr().out
+    assert {file.name for file in tmp_path.iterdir()} == {"differences.png", "spectrum.png"}
+
+
 def test_the_configuration_is_valid():
     for block in BLOCKS["toml"]:
         config = Config.from_tables(tomllib.loads(block))
@@ -79,3 +98,10 @@ def test_every_file_that_is_named_is_there():
     ):
         named = next(filter(None, path))
         assert (ROOT / named).exists(), named
+
+
+def test_every_flatness_metric_is_in_the_table_as_it_describes_itself():
+    for name, metric in landscape.METRICS.items():
+        formula = metric.formula.replace("|", "\\|")
+        row = f"| `{name}` | {formula} | {metric.reference} | {metric.larger} | {metric.cost} | {metric.rescaling} |"
+        assert row in README

@@ -33,6 +33,14 @@ def test_toml_and_json_round_trips(tmp_path):
     assert Config.from_tables(json.loads(json.dumps(config.to_tables()))) == config
 
 
+def test_a_list_is_the_same_from_every_source(tmp_path):
+    (tmp_path / "run.toml").write_text('[training]\ngradient_norms = ["input", "*"]')
+    config = Config.from_toml(tmp_path / "run.toml")
+    assert config == Config(training=Training(gradient_norms=("input", "*")))
+    assert Config.from_tables(json.loads(json.dumps(config.to_tables()))) == config
+    assert config.differences(Config()) == ["training.gradient_norms (['input', '*'] and [])"]
+
+
 def test_a_name_alone_is_a_table_without_options():
     config = Config.from_tables({"data": "mnist", "model": "lenet5", "method": {"name": "sam"}})
     assert (config.data, config.model, config.method) == (Named("mnist"), Named("lenet5"), Named("sam"))
@@ -61,6 +69,9 @@ def test_defaults_are_the_papers_where_it_names_them():
         ({"training": {"learning_rate": 0}}, r"training\.learning_rate: expected a positive number, got 0"),
         ({"training": {"learning_rate": float("nan")}}, r"training\.learning_rate: expected a positive number"),
         ({"training": {"seed": -1}}, r"training\.seed: expected"),
+        ({"training": {"gradient_norms": "input"}}, r"training\.gradient_norms: expected a list .*, got 'input'"),
+        ({"training": {"gradient_norms": [1]}}, r"training\.gradient_norms: expected a list .*, got \[1\]"),
+        ({"training": {"gradient_norms": True}}, r"training\.gradient_norms: expected a list .*, got True"),
         ({"training": 3}, r"\[training\]: expected a table, got 3"),
         ({"data": 3}, r"\[data\]: expected a table or a name, got 3"),
         ({"method": {"epsilon": 5}}, r"\[method\]: expected a `name`, got epsilon"),

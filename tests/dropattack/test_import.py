@@ -43,15 +43,20 @@ PUBLIC = [
     "VAT",
     "build_method",
     "build_model",
+    "compare_updates",
     "controls",
     "evaluate",
+    "explicit_against_implicit",
     "find_site",
     "load_dataset",
     "load_run",
+    "mask_effects",
     "perturbed",
+    "reading_effects",
     "run_study",
     "site_named",
     "train",
+    "update_of",
 ]
 
 

@@ -47,7 +47,13 @@ def config(method="dropattack", epochs=4, **training):
     )
 
 
-EVERYTHING = {"average_from": 0.4, "average_learning_rate": 0.01, "keep_epochs": True}
+GRADIENT_NORMS = ["input", "fc1", "norm.*", "fc2.weight"]
+EVERYTHING = {
+    "average_from": 0.4,
+    "average_learning_rate": 0.01,
+    "keep_epochs": True,
+    "gradient_norms": GRADIENT_NORMS,
+}
 
 
 def bits(folder):
@@ -272,6 +278,49 @@ def test_a_truncated_checkpoint_stops_the_resumed_run_with_one_line(tmp_path, ti
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(ValueError, match="truncated or not a safetensors file"):
         train(config(epochs=1), tmp_path, dataset=tiny_data, progress=False)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_measuring_gradient_norms_changes_nothing_else(method, tmp_path, tiny_model, tiny_data):
+    train(config(method, epochs=2), tmp_path / "without", dataset=tiny_data, progress=False)
+    train(config(method, epochs=2, gradient_norms=GRADIENT_NORMS), tmp_path / "with", dataset=tiny_data, progress=False)
+    (tensors, rows), (measured_tensors, measured_rows) = bits(tmp_path / "without"), bits(tmp_path / "with")
+    assert tensors.keys() == measured_tensors.keys()
+    assert all(torch.equal(tensor, measured_tensors[name]) for name, tensor in tensors.items())
+    columns = ["gradient_norm", *(f"gradient_norm_{s}" for s in ("input", "fc1", "norm.weight", "norm.bias"))]
+    for row, measured in zip(rows, measured_rows, strict=True):
+        found = {key: measured.pop(key) for key in [*columns, "gradient_norm_fc2.weight"]}
+        assert measured == row
+        assert all(norm > 0 for norm in found.values())
+
+
+def test_gradient_norms_are_those_of_the_first_validation_examples_after_each_epoch(
+    tmp_path, tiny_model, tiny_data, monkeypatch
+):
+    monkeypatch.setattr("dropattack.training._GRADIENT_NORM_EXAMPLES", 18)  # of 20; batches of 16
+    train(
+        config(epochs=2, keep_epochs=True, gradient_norms=["input", "fc2.weight"]),
+        tmp_path,
+        dataset=tiny_data,
+        progress=False,
+    )
+    history = pd.read_csv(tmp_path / "history.csv")
+    images, labels = tiny_data.validation.batch(slice(0, 18))
+    for epoch in (1, 2):
+        tensors, _ = checkpoint.load(tmp_path / "epochs" / f"{epoch:04}.safetensors")
+        model = checkpoint.build_model(tiny_model).eval()
+        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
+        images.requires_grad_().grad = None
+        torch.nn.functional.cross_entropy(model(images), labels, reduction="sum").backward()
+        row = history.iloc[epoch - 1]
+        assert row["gradient_norm_input"] == pytest.approx(images.grad.flatten(1).norm(dim=1).mean().item(), rel=1e-5)
+        assert row["gradient_norm_fc2.weight"] == pytest.approx(model.fc2.weight.grad.norm().item() / 18, rel=1e-5)
+
+
+def test_an_unknown_site_stops_a_run_before_anything_is_written(tmp_path, tiny_model, tiny_data):
+    with pytest.raises(ValueError, match="unknown site 'fc3'; TinyNet has fc2, fc1"):
+        train(config(gradient_norms=["fc3"]), tmp_path / "run", dataset=tiny_data, progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluation_is_an_exact_mean_in_evaluation_mode_and_puts_flags_back(tiny_model, tiny_data):
