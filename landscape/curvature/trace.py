@@ -217,10 +217,15 @@ class Moments:
     def _frobenius_norm(self) -> tuple[float, float]:
         if not self._probes:
             return math.sqrt(self._squares_inside()), 0.0
-        norms = [probe.norm for probe in self._probes]
-        norm = math.sqrt(self._squares_inside() + float(np.mean(norms)))
-        of_square = float(np.std(norms, ddof=1)) / math.sqrt(len(norms))
-        return norm, of_square / (2 * norm) if norm else 0.0
+        norms, count = [probe.norm for probe in self._probes], len(self._probes)
+        mean, sample = float(np.mean(norms)), float(np.var(norms, ddof=1))
+        norm = math.sqrt(self._squares_inside() + mean)
+        # The variance of a norm is at most 2 λ² F² with the largest eigenvalue λ beside the space, which its remainder
+        # gives the size of. Without a space there is no such number, and the sample's spread stands alone.
+        prior = 0 if self._space is None else _PRIOR
+        bound = 0.0 if self._space is None else 2 * (2 * self._space.coupling) ** 2 * mean
+        variance = (prior * bound + (count - 1) * sample) / (prior + count - 1)
+        return norm, math.sqrt(variance / count) / (2 * norm) if norm else 0.0
 
 
 class _Probe:

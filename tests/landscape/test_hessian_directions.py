@@ -13,8 +13,8 @@ from landscape.directions import direction_between, hessian_directions
 from landscape.parameters import fingerprint, inner_product, norm
 
 SPECTRA = {
-    "dense": [-3.0, -0.5, 0.1, 1.0, 4.0, 9.0],
-    "ARPACK": [-6.0, -5.0, -4.0, *np.linspace(-1, 1, 40), 7.0, 8.0, 10.0],
+    "small": [-3.0, -0.5, 0.1, 1.0, 4.0, 9.0],
+    "large": [-6.0, -5.0, -4.0, *np.linspace(-1, 1, 40), 7.0, 8.0, 10.0],
 }
 ORDERS = {
     ("largest", 2): lambda ascending: [ascending[-1], ascending[-2]],
@@ -35,16 +35,18 @@ def test_eigenvectors_of_a_quadratic(bowl, symmetric, spectrum, which, count):
     for direction, expected in zip(directions, ORDERS[which, count](values.tolist()), strict=True):
         assert direction.about["eigenvalue"] == pytest.approx(expected, rel=1e-7)
         overlap = there.flat(direction) @ vectors[:, values.tolist().index(expected)]
-        assert abs(overlap) == pytest.approx(1, abs=1e-9)
+        # The iteration stops when eigenvalues are right to 1e-9 of the spread, 16 or less, and gaps are 1 or more.
+        # Residuals go with the root of that, and what an overlap lacks of 1 goes with the residual squared.
+        assert abs(overlap) == pytest.approx(1, abs=2e-8)
         assert norm(direction) == pytest.approx(1, abs=1e-12)
-        assert direction.about["residual"] < 1e-6
+        assert direction.about["residual"] < 1.3e-4
         assert direction.about["converged"] is True
     for index, direction in enumerate(directions):
         assert all(abs(inner_product(direction, earlier)) < 1e-6 for earlier in directions[:index])
 
 
 def test_the_risk_along_an_eigenvector_is_a_parabola(bowl, symmetric):
-    there = bowl(symmetric(SPECTRA["dense"]))
+    there = bowl(symmetric(SPECTRA["small"]))
     for direction in hessian_directions(there.risk, 2, "both"):
         slope, curvature = there.gradient @ there.flat(direction), direction.about["eigenvalue"]
         with there.risk.along([direction]) as move:
@@ -55,7 +57,7 @@ def test_the_risk_along_an_eigenvector_is_a_parabola(bowl, symmetric):
 
 
 def test_about_says_what_it_is_and_is_json(bowl, symmetric):
-    first, second = hessian_directions(bowl(symmetric(SPECTRA["dense"])).risk, 2, "both")
+    first, second = hessian_directions(bowl(symmetric(SPECTRA["small"])).risk, 2, "both")
     assert json.loads(json.dumps(first.about)) == first.about
     assert (first.about["kind"], first.about["which"], first.about["index"]) == ("hessian", "largest", 0)
     assert (second.about["which"], second.about["index"]) == ("smallest", 0)
@@ -63,7 +65,7 @@ def test_about_says_what_it_is_and_is_json(bowl, symmetric):
 
 
 def test_the_sign_does_not_hang_on_the_start_of_the_iteration(bowl, symmetric):
-    risk = bowl(symmetric(SPECTRA["ARPACK"])).risk
+    risk = bowl(symmetric(SPECTRA["large"])).risk
     runs = [hessian_directions(risk, 3, tolerance=1e-10, seed=seed) for seed in range(4)]
     for run in runs[1:]:
         for one, other in zip(run, runs[0], strict=True):
@@ -71,7 +73,7 @@ def test_the_sign_does_not_hang_on_the_start_of_the_iteration(bowl, symmetric):
 
 
 def test_the_same_seed_gives_the_same_bits(bowl, symmetric):
-    risk = bowl(symmetric(SPECTRA["ARPACK"])).risk
+    risk = bowl(symmetric(SPECTRA["large"])).risk
     first, second = (hessian_directions(risk, 2, "both", seed=5) for _ in range(2))
     assert [fingerprint(one) for one in first] == [fingerprint(one) for one in second]
 
@@ -89,17 +91,21 @@ def test_the_sign_where_entries_come_in_pairs_of_opposite_sign(bowl):
 
 
 def test_the_smallest_eigenvalue_beside_zero_costs_few_products(bowl, symmetric):
-    # Nothing but rounding below zero, and 300 values near it: relative to itself the smallest cannot be found.
+    # Nothing but rounding below zero, and 300 values near it: relative to itself the smallest could not be found in 200
+    # products. As a share of the spread it is, whether the largest is asked for or not.
     spectrum = [*np.linspace(1e-9, 1e-3, 300), 1.0, 3.0, 10.0]
     risk = bowl(symmetric(spectrum)).risk
-    assert not hessian_eigenvalues(risk, 1, "smallest", max_products=200).converged
-    largest, smallest = hessian_directions(risk, 2, "both", max_products=200)
+    alone = hessian_eigenvalues(risk, 1, "smallest")
+    assert alone.converged
+    assert alone.products < 20
+    assert alone.eigenvalues[0] == pytest.approx(0, abs=1e-3 * 10)
+    largest, smallest = hessian_directions(risk, 2, "both", max_products=20)
     assert largest.about["eigenvalue"] == pytest.approx(10, rel=1e-3)
     assert smallest.about["eigenvalue"] == pytest.approx(0, abs=1e-3 * 10)
 
 
 def test_eigenvectors_where_every_direction_is_one(bowl):
-    # The shifted matrix, H minus its largest eigenvalue, is zero.
+    # The space is invariant from its first step on.
     largest, smallest = hessian_directions(bowl(2 * np.eye(30)).risk, 2, "both")
     assert largest.about["eigenvalue"] == pytest.approx(2)
     assert smallest.about["eigenvalue"] == pytest.approx(2)
@@ -107,7 +113,7 @@ def test_eigenvectors_where_every_direction_is_one(bowl):
 
 
 def test_pairs_hold_the_eigenvalues_of_the_plain_function(bowl, symmetric):
-    risk = bowl(symmetric(SPECTRA["ARPACK"])).risk
+    risk = bowl(symmetric(SPECTRA["large"])).risk
     found, vectors = hessian_eigenpairs(risk, 3, "smallest")
     plain = hessian_eigenvalues(risk, 3, "smallest")
     np.testing.assert_array_equal(found.eigenvalues, plain.eigenvalues)
@@ -139,14 +145,14 @@ def test_the_model_is_put_back(network, unchanged):
         ({"which": "both", "count": 0}, "count: expected 1 to 46"),
         (
             {"count": 5, "max_products": 20, "tolerance": 1e-14},
-            r"the Hessian's largest eigenvalues: \d of 5 were found in \d+ products; raise max_products or tolerance",
+            r"the Hessian's eigenvalues \(largest\): 5 did not converge in 20 products; raise max_products",
         ),
     ],
     ids=["which", "odd", "none", "none of both", "not converged"],
 )
 def test_wrong_arguments(bowl, symmetric, arguments, message):
     with pytest.raises(ValueError, match=message):
-        hessian_directions(bowl(symmetric(SPECTRA["ARPACK"])).risk, **arguments)
+        hessian_directions(bowl(symmetric(SPECTRA["large"])).risk, **arguments)
 
 
 def test_the_way_between_two_points(network):
