@@ -119,6 +119,7 @@ def penalty(
         str, typer.Option(help="Check the rise of the loss on: train, validation or test.")
     ] = "validation",
     examples: Annotated[int, typer.Option(help="Of that split, its first so many.")] = 500,
+    draws: Annotated[int, typer.Option(help="Random masks for each update.")] = 16,
     seed: Annotated[int, typer.Option(help="Of masks and random directions.")] = 0,
     data_dir: DataDir = None,
 ) -> None:
@@ -128,7 +129,9 @@ def penalty(
     setting = None
     if inputs is not None or weights:
         setting = {"inputs": inputs, "weights": tuple(weights or ()), "attack_probability": attack_probability}
-    text = check_runs(runs, output, setting=setting, split=split, examples=examples, seed=seed, data_dir=data_dir)
+    text = check_runs(
+        runs, output, setting=setting, split=split, examples=examples, draws=draws, seed=seed, data_dir=data_dir
+    )
     typer.echo(text)
     typer.echo(f"wrote {', '.join(sorted(file.name for file in output.iterdir()))} to {output}")
 
