@@ -76,4 +76,4 @@ def test_updates_at_stages_of_the_training(runs):
     selected = table[table["epoch"].isna()]["cosine"].to_numpy()
     epochs = [table[table["epoch"] == epoch]["cosine"].to_numpy() for epoch in range(3)]
     assert any(selected == pytest.approx(one, rel=1e-6) for one in epochs)
-    assert not selected == pytest.approx(epochs[0], rel=1e-3)
+    assert selected != pytest.approx(epochs[0], rel=1e-3)
