@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.sparse.linalg import aslinearoperator, cg, eigsh
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from landscape import EmpiricalRisk, hessian_eigenvalues, hessian_trace
 from landscape.curvature import (
@@ -144,7 +145,8 @@ def test_products_that_are_not_finite(risk_of, call):
 @pytest.mark.parametrize("matrix", ["hessian", "gauss-newton"])
 @pytest.mark.parametrize("call", CALLS)
 def test_the_model_is_put_back(network, unchanged, call, matrix):
-    risk = EmpiricalRisk(network.model, network.batches)
+    batches = DataLoader(TensorDataset(*network.data), batch_size=3)  # draws from the global stream when it is read
+    risk = EmpiricalRisk(network.model, batches)
     for parameter in network.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     network.model.train()
