@@ -194,6 +194,12 @@ class EmpiricalRisk:
     def _terms_and_outputs(self) -> Iterator[tuple[Tensor, Tensor]]:
         with _Output().of(self.eager) as kept:
             for loss in self.mean_loss_terms():
+                if kept.calls != 1:
+                    raise TypeError(
+                        f"Gauss-Newton matrix: expected a loss that calls the model once, got {kept.calls} calls: "
+                        "it is then no function of one output"
+                    )
+                kept.calls = 0
                 yield loss, _only_tensor(kept.value)
 
     @contextlib.contextmanager
@@ -463,6 +469,7 @@ class _Output:
     """Keeps what the model returned last."""
 
     value: Any = None
+    calls: int = 0
 
     @contextlib.contextmanager
     def of(self, model: nn.Module | None) -> Iterator[_Output]:
@@ -472,6 +479,7 @@ class _Output:
 
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
             self.value = output
+            self.calls += 1
 
         handle = model.register_forward_hook(keep)
         try:

@@ -125,3 +125,11 @@ def test_batches_of_any_size_have_one_matrix(network_named):
         np.testing.assert_allclose(
             products_of_units(case.risk, kind), products_of_units(whole, kind), rtol=1e-10, atol=1e-14
         )
+
+
+def test_a_loss_that_calls_the_model_twice_has_no_one_output():
+    model = nn.Linear(2, 1).double()
+    batches = [torch.randn(3, 2, dtype=torch.float64)]
+    risk = EmpiricalRisk(model, batches, loss=lambda model, x: (model(x) ** 2 + model(2 * x) ** 2).squeeze(1))
+    with pytest.raises(TypeError, match="expected a loss that calls the model once, got 2 calls"):
+        risk.gauss_newton_products([risk.parameters()])
