@@ -1,5 +1,6 @@
 """A surface on a Dask cluster of two worker processes, one of which is killed in the middle."""
 
+import contextlib
 import os
 import signal
 import types
@@ -17,15 +18,29 @@ from landscape import EmpiricalRisk, loss_surface, open_surface, random_directio
 from landscape.cli import app
 
 
-@pytest.fixture(scope="module")
-def client():
-    """Of a scheduler with two worker processes of one thread each, all of them on this machine."""
+@contextlib.contextmanager
+def two_workers():
+    """A client of a scheduler with two worker processes of one thread each, all of them on this machine."""
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", host="127.0.0.1"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Of workers that live."""
+    with two_workers() as client:
+        yield client
+
+
+@pytest.fixture
+def mortal():
+    """Of workers that may be killed: a cluster that has lost one serves no other test."""
+    with two_workers() as client:
         yield client
 
 
@@ -77,15 +92,15 @@ def same_bits(found, expected):
 
 
 @pytest.mark.parametrize("method", ["grid", "adaptive"])
-def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(client, images, tmp_path, method, unchanged):
+def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(mortal, images, tmp_path, method, unchanged):
     how = {"points": 15, "method": method, "progress": False}
     expected = loss_surface(images.risk, images.directions, **how)
     images.evaluations()
-    client.wait_for_workers(2, timeout=60)
-    before = workers(client)
+    mortal.wait_for_workers(2, timeout=60)
+    before = workers(mortal)
     assert len(before) == 2
     images.fuse.touch()
-    with client.get_executor() as executor, unchanged(images.risk.model):
+    with mortal.get_executor() as executor, unchanged(images.risk.model):
         found = loss_surface(images.risk, images.directions, executor=executor, path=tmp_path / "surface.nc", **how)
     assert not images.fuse.exists()
     assert found["loss"].notnull().all()
@@ -98,8 +113,8 @@ def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(client, imag
     # what the killed worker had in hand, or had not yet handed over, is done again
     evaluations = expected.attrs["evaluations"]
     assert evaluations < sum(counts.values()) <= evaluations + 128
-    client.wait_for_workers(2, timeout=60)  # another one takes its place
-    assert len(before & workers(client)) == 1
+    mortal.wait_for_workers(2, timeout=60)  # another one takes its place
+    assert len(before & workers(mortal)) == 1
 
 
 def test_an_exception_in_a_worker_reaches_the_caller(client, network):
