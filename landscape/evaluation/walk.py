@@ -240,9 +240,9 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Cancel what has not begun, and wait for what has: a thread would go on moving its model."""
-        for task in self.waiting:
-            task.cancel()
-        concurrent.futures.wait(self.waiting)
+        # Only for those that run: whether one that was cancelled ever counts as done is up to the executor, and Dask's
+        # never does.
+        concurrent.futures.wait([task for task in self.waiting if not task.cancel()])
 
 
 def _chunks(nodes: Sequence[Node], size: int) -> Iterator[Sequence[Node]]:
