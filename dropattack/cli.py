@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from landscape.cli import one_line_errors
+from landscape.cli import one_line_errors, shown
 
 __all__ = ["app"]
 
@@ -193,54 +194,94 @@ def verify_data(names: Names = None, data_dir: DataDir = None) -> None:
         raise typer.Exit(1)
 
 
+StudyFile = Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")]
+StudyRuns = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")]
+Workers = Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")]
+
+
 @study.command("run")
 @one_line_errors
 def run_the_study(
-    file: Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
+    file: StudyFile,
+    output: StudyRuns = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Write tables, curves and the comparison with the paper into this folder.")
     ] = None,
-    table: Annotated[Path | None, typer.Option(help="Write the table here, too.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Write the table of runs here, too.")] = None,
+    workers: Workers = 0,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Train on a Dask cluster: its scheduler's address, such as tcp://10.0.0.1:8786.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Train what is missing, one process a core; a run that was stopped goes on where it was."""
+    """Tune and train what is missing, one process a core; what was stopped goes on where it was."""
     from dropattack.checkpoint import write_text
     from dropattack.study import Study, run_study
+    from dropattack.study.writing import write_results
+    from landscape.evaluation.executors import chosen_executor
 
     chosen = Study.from_toml(file)
     folder = output or Path("runs") / chosen.name
-    found = run_study(chosen, folder, data_dir=data_dir)
+    with chosen_executor(workers, scheduler) as executor:
+        found = run_study(chosen, folder, data_dir=data_dir, executor=executor)
     columns = ["method", "seed", "best_epoch", "best_validation_accuracy", "best_test_accuracy", "training_seconds"]
     typer.echo(found[columns].to_string(index=False, float_format="{:.4f}".format))
     typer.echo(f"all columns: {folder / 'results.csv'}")
     if table is not None:
         table.parent.mkdir(parents=True, exist_ok=True)
         write_text(table, found.to_csv(index=False))
+    if results is not None:
+        compared = write_results(chosen, folder, file, results)
+        if len(compared):
+            typer.echo(compared.to_string(index=False, float_format="{:.3f}".format))
+        typer.echo(
+            f"wrote {', '.join(sorted(found.name for found in results.iterdir() if found.is_file()))} to {results}"
+        )
+
+
+@study.command("classical")
+@one_line_errors
+def study_classical(
+    file: StudyFile,
+    table: Annotated[Path | None, typer.Option(help="Write all columns here.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """A linear classifier on the same examples: tf-idf for texts, pixels for images; tuned on validation data."""
+    from dropattack.checkpoint import write_text
+    from dropattack.classical import classical_baseline
+    from dropattack.study import Study
+
+    found = classical_baseline(Study.from_toml(file), data_dir=data_dir)
+    columns = ["method", "best_validation_accuracy", "best_test_accuracy", "best_test_macro_f1", "training_seconds"]
+    typer.echo(found[columns].to_string(index=False, float_format="{:.4f}".format))
+    if table is not None:
+        table.parent.mkdir(parents=True, exist_ok=True)
+        write_text(table, found.to_csv(index=False))
+        typer.echo(f"all columns: {table}")
 
 
 @study.command("status")
 @one_line_errors
-def study_status(
-    file: Annotated[Path, typer.Argument(help="TOML file.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
-    ] = None,
-) -> None:
-    """What is finished, what has begun, and what is missing."""
-    from dropattack.study import Study, status
+def study_status(file: StudyFile, output: StudyRuns = None) -> None:
+    """What is finished, what has begun, what is missing, and how long that will take."""
+    from dropattack.study import Study, spoken, status, time_left
 
     chosen = Study.from_toml(file)
-    for run, state in status(chosen, output or Path("runs") / chosen.name).items():
+    folder = output or Path("runs") / chosen.name
+    states = status(chosen, folder)
+    for run, state in states.items():
         typer.echo(f"{run}: {state}")
+    left = time_left(chosen, folder, workers=os.cpu_count() or 1)
+    finished = sum(state == "finished" for state in states.values())
+    estimate = f"; about {spoken(left)} left on {os.cpu_count()} cores" if left else ""
+    typer.echo(f"{finished} of {len(states)} runs are finished{estimate}")
 
 
 @study.command("flatness")
 @one_line_errors
 def study_flatness(
-    file: Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-5k-desk.toml.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")
-    ] = None,
+    file: StudyFile,
+    output: StudyRuns = None,
     results: Annotated[
         Path | None, typer.Option(help="Folder of tables and pictures; without it, OUTPUT/flatness.")
     ] = None,
@@ -248,7 +289,7 @@ def study_flatness(
     examples: Annotated[int, typer.Option(help="Of each split, its first so many.")] = 500,
     baseline: Annotated[str | None, typer.Option(help="Compare with this method; without it, the first.")] = None,
     seed: Annotated[int, typer.Option(help="Of the metrics' random draws, the same for all runs.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")] = 0,
+    workers: Workers = 0,
     data_dir: DataDir = None,
 ) -> None:
     """Train what is missing, measure every minimum by every metric, and compare the methods over their seeds."""
@@ -265,6 +306,42 @@ def study_flatness(
         )
     where = results or folder / "flatness"
     typer.echo(summarize(table, baseline or next(iter(chosen.methods)), where))
+    typer.echo(f"wrote {', '.join(sorted(found.name for found in where.iterdir() if found.is_file()))} to {where}")
+
+
+@study.command("surfaces")
+@one_line_errors
+def surfaces_of_the_study(
+    file: StudyFile,
+    method: Annotated[list[str], typer.Option(help="Rows of the study, in the order of the panels; repeatable.")],
+    output: StudyRuns = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of surfaces and pictures; without it, OUTPUT/surfaces.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Training seeds.")] = 3,
+    pairs: Annotated[int, typer.Option(help="Direction pairs for each training seed.")] = 3,
+    points: Annotated[int, typer.Option(help="Along each side of the rendered surfaces.")] = 41,
+    tolerance: Annotated[float, typer.Option(help="Largest error, as a share of the loss's range.")] = 0.02,
+    examples: Annotated[int, typer.Option(help="Of each split, its first so many.")] = 500,
+    seed: Annotated[int, typer.Option(help="Of the first direction pair.")] = 0,
+    workers: Workers = 0,
+    data_dir: DataDir = None,
+) -> None:
+    """Loss surfaces of finished runs: on common planes, and the way the paper's authors drew theirs."""
+    from dropattack.study import Study
+    from dropattack.surfaces import study_surfaces, summarize_surfaces
+    from landscape.evaluation.executors import process_pool
+
+    chosen = Study.from_toml(file)
+    folder = output or Path("runs") / chosen.name
+    with process_pool(workers or None) as executor:
+        found, readouts = study_surfaces(
+            chosen, folder, method, seeds=seeds, pairs=pairs, points=points, tolerance=tolerance, examples=examples,
+            seed=seed, data_dir=data_dir, executor=executor,
+        )  # fmt: skip
+    where = results or folder / "surfaces"
+    differences = summarize_surfaces(found, readouts, where)
+    typer.echo(shown(differences[["split", "metric", "method", "difference", "low", "high", "ratio", "n"]]))
     typer.echo(f"wrote {', '.join(sorted(found.name for found in where.iterdir() if found.is_file()))} to {where}")
 
 

@@ -39,6 +39,7 @@ def train(
     *,
     dataset: Dataset | None = None,
     data_dir: str | Path | None = None,
+    reads_test: bool = True,
     progress: bool = True,
 ) -> Run:
     """Train, or go on where an earlier call with the same configuration was stopped.
@@ -59,6 +60,8 @@ def train(
         path: the run's folder, made if needed.
         dataset: the data, if it is in memory already; otherwise loaded by ``config.data``.
         data_dir: as for :func:`dropattack.data.load_dataset`.
+        reads_test: evaluate on test data at the end, once. A trial of hyperparameters must not: its ``metrics.json``
+            then has nothing on test data.
         progress: show a progress bar on standard error.
 
     Returns:
@@ -108,25 +111,33 @@ def train(
                     row |= state.gradient_norms()
                 bar.set_postfix_str(f"validation accuracy {row['validation_accuracy']:.2%}")
                 state.finish_epoch(row)
-    return _finish(folder, config, dataset, state)
+    return _finish(folder, config, dataset, state, reads_test)
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Mean cross-entropy (nats) and accuracy over all examples, in evaluation mode; training flags are put back.
+    """Mean cross-entropy (nats), accuracy and F1 over all examples, in evaluation mode; training flags are put back.
 
     Args:
         model: maps inputs to logits ``(n, classes)``.
         batches: inputs and labels ``(n,)``, of any sizes.
+
+    Returns:
+        ``loss``; ``accuracy``; ``macro_f1``, the mean of the classes' F1; with two classes also ``f1``, that of class
+        1. A class that is neither there nor predicted has an F1 of 0.
     """
     device = next(model.parameters()).device
-    loss, correct, count = 0.0, 0, 0
+    loss, confusion = 0.0, torch.zeros(0, 0, dtype=torch.int64)
     with evaluation_mode(model), torch.no_grad():
         for inputs, labels in batches:
             logits, targets = model(inputs.to(device)), labels.to(device)
             loss += nn.functional.cross_entropy(logits, targets, reduction="none").double().sum().item()
-            correct += int((logits.argmax(1) == targets).sum().item())
-            count += len(targets)
-    return {"loss": loss / count, "accuracy": correct / count}
+            classes = logits.shape[1]
+            pairs = torch.bincount(targets * classes + logits.argmax(1), minlength=classes**2)
+            confusion = pairs.reshape(classes, classes).cpu() + (confusion if len(confusion) else 0)
+    count, correct = int(confusion.sum()), confusion.diagonal()
+    f1 = 2 * correct / (confusion.sum(0) + confusion.sum(1)).clamp(min=1)
+    found = {"loss": loss / count, "accuracy": int(correct.sum()) / count, "macro_f1": float(f1.mean())}
+    return found | ({"f1": float(f1[1])} if len(f1) == 2 else {})
 
 
 def build_for(config: Config, dataset: Dataset) -> nn.Module:
@@ -294,18 +305,17 @@ def _check_same_config(folder: Path, config: Config) -> None:
         )
 
 
-def _finish(folder: Path, config: Config, dataset: Dataset, state: _State) -> Run:
+def _finish(folder: Path, config: Config, dataset: Dataset, state: _State, reads_test: bool) -> Run:
     """Evaluate the best and the last checkpoint on test data, once, and write ``metrics.json`` last of all."""
     tensors, about = checkpoint.load(folder / "best.safetensors")
-    rows = {"best": about["row"], "last": state.history[-1]}
-    test = {"last": evaluate(state.model, dataset.test.ordered())}
+    metrics = {"best": about["row"], "last": state.history[-1]}
+    if reads_test:
+        metrics["last"] = metrics["last"] | _on_test(state.model, dataset)
     state.model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in tensors.items()})
-    test["best"] = evaluate(state.model, dataset.test.ordered())
-    metrics = {
-        which: rows[which] | {f"test_{key}": value for key, value in test[which].items()} for which in ("best", "last")
-    }
+    if reads_test:
+        metrics["best"] = metrics["best"] | _on_test(state.model, dataset)
     if state.average is not None:
-        metrics["averaged"] = _averaged_metrics(folder, dataset, state.average)
+        metrics["averaged"] = _averaged_metrics(folder, dataset, state.average, reads_test)
     steps = len(state.history) * -(-len(dataset.train) // config.training.batch_size) * state.method.optimizer_steps
     metrics |= {
         "passes_per_step": sum(row["passes"] for row in state.history) / steps,
@@ -320,15 +330,19 @@ def _stream(seed: int, purpose: str) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=7).digest(), "big")
 
 
-def _averaged_metrics(folder: Path, dataset: Dataset, average: AveragedModel) -> dict[str, float]:
+def _on_test(model: nn.Module, dataset: Dataset) -> dict[str, float]:
+    return {f"test_{key}": value for key, value in evaluate(model, dataset.test.ordered()).items()}
+
+
+def _averaged_metrics(folder: Path, dataset: Dataset, average: AveragedModel, reads_test: bool) -> dict[str, float]:
     """Put BatchNorm's statistics right for the averaged weights, keep them, and evaluate them on every split."""
     device = next(average.parameters()).device
     update_bn(((inputs.to(device), labels) for inputs, labels in dataset.train.ordered()), average)
     checkpoint.save(folder / "averaged.safetensors", checkpoint.model_tensors(average.module), {"row": {}})
     found: dict[str, float] = {"epochs": int(average.n_averaged)}
-    for split in ("train", "validation", "test"):
+    for split in ("train", "validation"):
         found |= {f"{split}_{key}": value for key, value in evaluate(average, dataset[split].ordered()).items()}
-    return found
+    return found | (_on_test(average, dataset) if reads_test else {})
 
 
 def _single_examples(

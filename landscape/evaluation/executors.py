@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 
 __all__ = ["chosen_executor", "dask_executor", "process_pool"]
@@ -14,12 +15,14 @@ __all__ = ["chosen_executor", "dask_executor", "process_pool"]
 def process_pool(workers: int | None = None) -> concurrent.futures.ProcessPoolExecutor:
     """Processes with one PyTorch thread each, which is the fastest way to use the cores for small models.
 
+    They end when the process that made them does, even if it was killed.
+
     Args:
         workers: how many; None: one a core.
     """
     context = multiprocessing.get_context("spawn")  # a forked PyTorch may hang
     return concurrent.futures.ProcessPoolExecutor(
-        workers or os.cpu_count() or 1, mp_context=context, initializer=_use_one_thread
+        workers or os.cpu_count() or 1, mp_context=context, initializer=_begin_worker
     )
 
 
@@ -73,7 +76,15 @@ def chosen_executor(workers: int = 0, scheduler: str | None = None) -> Iterator[
         yield None
 
 
-def _use_one_thread() -> None:
+def _begin_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this, the workers of a killed process would go on, and wait for it forever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)

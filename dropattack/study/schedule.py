@@ -1,0 +1,121 @@
+"""Which runs of a study can be trained now, and training them side by side."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from dropattack.checkpoint import write_text
+from dropattack.config import Config
+from dropattack.study.settings import Study
+from dropattack.study.tables import chosen_trials, results, status, time_left, with_choices
+from landscape.evaluation.executors import process_pool
+
+__all__ = ["run_study", "spoken"]
+
+
+def run_study(
+    study: Study,
+    folder: str | Path,
+    *,
+    data_dir: str | Path | None = None,
+    executor: concurrent.futures.Executor | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train what is missing, and collect what is there.
+
+    Trials come first; as soon as those of a row are finished, its final runs are trained with the setting that was best
+    on validation data. Trials never look at test data; a final run does once, at its end. Each run has a folder of its
+    own, resumes after a kill, and is left alone when it is finished. ``results.csv`` and ``tuning.csv`` are written
+    anew after each run.
+
+    Args:
+        study: what to train.
+        folder: for the runs and the tables.
+        data_dir: as for :func:`dropattack.data.load_dataset`.
+        executor: where runs are trained; None: one process for each core, one thread each.
+        progress: show a progress bar on standard error, with an estimate of the time left.
+
+    Returns:
+        As :func:`dropattack.study.results`.
+
+    Raises:
+        ValueError: a folder belongs to another configuration; the other runs are finished first.
+    """
+    folder = Path(folder)
+    states = status(study, folder)
+    missing = sum(state != "finished" for state in states.values())
+    workers = os.cpu_count() or 1
+    failed: list[BaseException] = []
+    running: dict[concurrent.futures.Future[None], str] = {}
+    begun: set[str] = set()
+    where = None if data_dir is None else str(data_dir)
+    bar = tqdm(
+        total=len(states), initial=len(states) - missing, desc=study.name, unit="run", disable=not progress,
+        bar_format="{desc}: {n_fmt} of {total_fmt} runs |{bar}| {elapsed}{postfix}",
+    )  # fmt: skip
+    with executor or process_pool(max(1, min(missing, workers))) as pool, bar:
+        while True:
+            for name, (config, reads_test) in _trainable(study, folder).items():
+                if name not in begun:
+                    begun.add(name)
+                    running[pool.submit(_train, config.to_tables(), str(folder / name), where, reads_test)] = name
+            if not running:
+                break
+            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in done:
+                bar.update()
+                del running[future]
+                if (error := future.exception()) is not None:
+                    failed.append(error)
+            _write_tables(study, folder)
+            if (left := time_left(study, folder, workers)) is not None:
+                bar.set_postfix_str(f"about {spoken(left)} left")
+    if failed:
+        raise failed[0]
+    return _write_tables(study, folder)
+
+
+def _trainable(study: Study, folder: Path) -> dict[str, tuple[Config, bool]]:
+    """What is not finished and has all it needs: the configuration, and whether the run reads test data."""
+    found = {name: (config, False) for name, config in study.trials().items()}
+    found |= {name: (config, True) for name, config in study.runs(chosen_trials(study, folder)).items()}
+    return {name: value for name, value in found.items() if not (folder / name / "metrics.json").is_file()}
+
+
+def _write_tables(study: Study, folder: Path) -> pd.DataFrame:
+    folder.mkdir(parents=True, exist_ok=True)
+    table, tuned = results(study, folder), with_choices(study, folder)
+    write_text(folder / "results.csv", table.to_csv(index=False))
+    if len(tuned):
+        write_text(folder / "tuning.csv", tuned.to_csv(index=False))
+    return table
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words, such as ``12 min``."""
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+
+
+def _train(tables: Mapping[str, Any], folder: str, data_dir: str | None, reads_test: bool) -> None:
+    from dropattack.training import train
+
+    config = Config.from_tables(tables)
+    dataset = _dataset(config.data.name, data_dir, tuple(config.data.options.items()))
+    train(config, folder, dataset=dataset, data_dir=data_dir, reads_test=reads_test, progress=False)
+
+
+@functools.lru_cache(maxsize=1)
+def _dataset(name: str, data_dir: str | None, options: tuple[tuple[str, Any], ...]) -> Any:
+    """The data of the last run, which most often is that of the next."""
+    from dropattack.data import load_dataset
+
+    return load_dataset(name, data_dir, **dict(options))

@@ -1,0 +1,72 @@
+"""The files of a study that are worth keeping when its checkpoints are gone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from dropattack.checkpoint import write_text
+from dropattack.paper import paper_table
+from dropattack.study.comparison import compare_results
+from dropattack.study.settings import Study
+from dropattack.study.tables import histories, results, with_choices
+from landscape import plots
+
+__all__ = ["baseline_of", "write_results"]
+
+
+def write_results(study: Study, folder: str | Path, file: str | Path, where: str | Path) -> pd.DataFrame:
+    """Write what is finished: tables, curves, and the study itself.
+
+    ``study.toml``, ``runs.csv`` (one row a run), ``tuning.csv`` (one row a trial), ``comparison.csv`` (one row a
+    method, see :func:`compare_results`), ``epochs.csv`` (one row an epoch of a run) and ``curves.png``.
+
+    Args:
+        study: what was trained.
+        folder: of its runs.
+        file: its TOML file.
+        where: folder for the files, made if needed.
+
+    Returns:
+        The comparison; empty while the baseline or all others are missing.
+    """
+    where = Path(where)
+    where.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, where / "study.toml")
+    found, tuned, epochs = results(study, folder), with_choices(study, folder), histories(study, folder)
+    for name, table in (("runs", found), ("tuning", tuned), ("epochs", epochs)):
+        if len(table):
+            write_text(where / f"{name}.csv", table.to_csv(index=False))
+    if not len(epochs):
+        return pd.DataFrame()
+    shown = [name for name in study.methods if name in _WITH_CURVES and (epochs["method"] == name).any()]
+    curves = {name: epochs[epochs["method"] == name] for name in shown or list(dict.fromkeys(epochs["method"]))[:6]}
+    plots.curve_panels(curves, f"{study.name}: mean and standard deviation over seeds").savefig(where / "curves.png")
+    baseline = baseline_of(study)
+    if baseline not in set(found["method"]) or found["method"].nunique() < 2:
+        return pd.DataFrame()
+    compared = compare_results(found, baseline, _printed(study.base.data.name))
+    write_text(where / "comparison.csv", compared.to_csv(index=False))
+    return compared
+
+
+def baseline_of(study: Study) -> str:
+    """The row that others are compared with: ``original`` or, without one, the first."""
+    return "original" if "original" in study.methods else next(iter(study.methods))
+
+
+_WITH_CURVES = ("original", "fgm", "dropattack-i-paper", "dropattack-iw-paper", "dropattack-iw", "epsilon-0")
+
+
+def _printed(dataset: str) -> dict[tuple[str, str], float]:
+    """The paper's Table 2 for one data set; the paper's best rows are the paper's own settings, tuned or not."""
+    table = paper_table(2)
+    table = table[table["dataset"] == dataset]
+    printed: dict[tuple[str, str], float] = {}
+    for method, accuracy, f1 in zip(table["method"], table["accuracy"], table["f1"], strict=True):
+        names = [method, f"{method}-paper"] if method.startswith("dropattack") else [method]
+        for name in names:
+            printed |= {(name, "accuracy"): float(accuracy), (name, "F1"): float(f1)}
+    return printed
