@@ -55,6 +55,8 @@ class VGG16(nn.Module):
             for _ in block:
                 number += 1
                 convolved = self.get_submodule(f"conv{number}")(hidden)
+                if number == 1 and convolved.shape[1] < 32 and convolved.device.type == "cpu":  # a quarter faster there
+                    convolved = convolved.contiguous(memory_format=torch.channels_last)
                 hidden = torch.relu(self.get_submodule(f"norm{number}")(convolved))
             hidden = nn.functional.max_pool2d(hidden, 2)
         hidden = self.dropout(torch.relu(self.fc1(hidden.flatten(1))))
