@@ -18,7 +18,7 @@ from dropattack.training import check_same_data
 from landscape import METRICS, EmpiricalRisk, Metric, flatness_table, flatness_verdicts, plots
 from landscape.statistics import compare_methods, rank_correlations
 
-__all__ = ["SPLITS_MEASURED", "measure_runs", "summarize"]
+__all__ = ["SPLITS_MEASURED", "epoch_weights", "measure_runs", "risks_of_run", "summarize"]
 
 SPLITS_MEASURED = ("train", "test")
 
@@ -60,13 +60,13 @@ def measure_runs(
     risks: dict[str | tuple[str, int], dict[str, EmpiricalRisk]] = {}
     checkpoints: dict[str | tuple[str, int], list[Callable[[], Mapping[str, Tensor]]]] = {}
     for method in study.methods:
-        for training_seed in study.seeds:
+        for training_seed in study.seeds_of(method):
             run = folder / f"{method}-seed{training_seed}"
             check_same_data(run, dataset)
             label = (method, training_seed)
-            risks[label] = _risks(run, dataset, examples)
+            risks[label] = risks_of_run(run, dataset, examples)
             checkpoints[label] = [
-                functools.partial(_weights, file, list(risks[label]["train"].parameters()))
+                functools.partial(epoch_weights, file, list(risks[label]["train"].parameters()))
                 for file in sorted((run / "epochs").glob("*.safetensors"))
             ]
     return flatness_table(
@@ -120,7 +120,8 @@ def summarize(table: pd.DataFrame, baseline: str, folder: str | Path) -> str:
     )
 
 
-def _risks(run: Path, dataset: Dataset, examples: int) -> dict[str, EmpiricalRisk]:
+def risks_of_run(run: Path, dataset: Dataset, examples: int) -> dict[str, EmpiricalRisk]:
+    """The risk of a run's selected checkpoint on the first examples of each split."""
     model = load_run(run).model
     has_statistics = any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
     statistics = dataset.train.batches(limit=examples) if has_statistics else None
@@ -130,7 +131,7 @@ def _risks(run: Path, dataset: Dataset, examples: int) -> dict[str, EmpiricalRis
     }
 
 
-def _weights(file: Path, names: Sequence[str]) -> dict[str, Tensor]:
+def epoch_weights(file: Path, names: Sequence[str]) -> dict[str, Tensor]:
     """The parameters of one epoch; buffers stay out."""
     tensors, _ = load(file)
     return {name: tensors[f"model.{name}"] for name in names}

@@ -18,6 +18,8 @@ from .readouts import curvature_at as curvature_at
 from .readouts import gradient_at as gradient_at
 from .readouts import minimum as minimum
 from .readouts import radius_of_rise as radius_of_rise
+from .profile import radial_profile as radial_profile
+from .profile import radial_profile_band as radial_profile_band
 
 # several models, several minima, a whole run
 from .comparison import SurfaceComparison as SurfaceComparison

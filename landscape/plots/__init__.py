@@ -14,6 +14,7 @@ from landscape.plots.heat_map import metric_heat_map, metric_heat_map_panels
 from landscape.plots.intervals import difference_intervals, readout_intervals, readout_panels
 from landscape.plots.line import line, line_panels
 from landscape.plots.penalty import penalty, penalty_panels
+from landscape.plots.profile import profile, profile_panels
 from landscape.plots.relief import relief, relief_panels
 from landscape.plots.scale import Scale, common_scale
 from landscape.plots.spectrum import spectrum, spectrum_panels
@@ -42,6 +43,8 @@ __all__ = [
     "metric_heat_map_panels",
     "penalty",
     "penalty_panels",
+    "profile",
+    "profile_panels",
     "readout_intervals",
     "readout_panels",
     "relief",

@@ -70,17 +70,25 @@ def label_lines(ax: Axes, lines: QuadContourSet, levels: np.ndarray, shown: Call
         label.set(bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.65, "pad": 0.5}, clip_on=False)
 
 
-def contour_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = None) -> Figure:
+def contour_panels(
+    surfaces: Mapping[str, xr.Dataset], heading: str | None = None, columns: int | None = None
+) -> Figure:
     """Several models side by side on common axes, levels and colors.
 
     Args:
         surfaces: model name to surface, one split each.
         heading: of the figure.
+        columns: panels in a row; None: all in one.
     """
     scale = common_scale(surfaces.values())
+    columns = columns or len(surfaces)
+    rows = -(-len(surfaces) // columns)
     with mpl.rc_context({"hatch.linewidth": 0.5}):
-        figure = Figure(figsize=(4.0 * len(surfaces) + 1.0, 5.0), layout="constrained", dpi=150)
-        axes = figure.subplots(1, len(surfaces), sharex=True, sharey=True, squeeze=False)[0]
+        figure = Figure(figsize=(4.0 * columns + 1.0, 4.2 * rows + 0.8), layout="constrained", dpi=150)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes, unused = grid.flat[: len(surfaces)], grid.flat[len(surfaces) :]
+        for ax in unused:
+            ax.set_axis_off()
         for ax, (name, surface) in zip(axes, surfaces.items(), strict=True):
             contour(surface, ax, scale, center_title(name, surface))
             ax.label_outer()

@@ -34,7 +34,7 @@ def curves(histories: Mapping[str, pd.DataFrame], ax: Axes, quantity: str = "acc
         ],
         ignore_index=True,
     )
-    sns.lineplot(rows, x="epoch", y=quantity, hue="method", style="split", palette="colorblind", errorbar=None, ax=ax)
+    sns.lineplot(rows, x="epoch", y=quantity, hue="method", style="split", palette="colorblind", errorbar="sd", ax=ax)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     if quantity == "accuracy":

@@ -62,19 +62,23 @@ def relief(surface: xr.Dataset, ax: Axes3D, scale: Scale | None = None, title: s
     return ax
 
 
-def relief_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = None) -> Figure:
+def relief_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = None, columns: int | None = None) -> Figure:
     """Several models side by side on common axes, heights, colors and one camera.
 
     Args:
         surfaces: model name to surface, one split each.
         heading: of the figure.
+        columns: panels in a row; None: all in one.
     """
     scale = common_scale(surfaces.values())
-    figure = Figure(figsize=(5.2 * len(surfaces), 5.2), dpi=150)
-    axes = figure.subplots(1, len(surfaces), squeeze=False, subplot_kw={"projection": "3d"})[0]
-    for ax, (name, surface) in zip(axes, surfaces.items(), strict=True):
+    columns = columns or len(surfaces)
+    rows = -(-len(surfaces) // columns)
+    height = 4.6 * rows + 0.6
+    figure = Figure(figsize=(5.2 * columns, height), dpi=150)
+    for number, (name, surface) in enumerate(surfaces.items(), 1):
+        ax = figure.add_subplot(rows, columns, number, projection="3d")
         relief(surface, ax, scale, center_title(name, surface))
-    figure.subplots_adjust(left=0.02, right=0.94, bottom=0.06, top=0.86, wspace=0.12)
+    figure.subplots_adjust(left=0.02, right=0.94, bottom=0.3 / height, top=1 - 0.75 / height, wspace=0.12, hspace=0.18)
     put_caption(figure, made_how(surfaces))
     if heading is not None:
         figure.suptitle(heading, fontsize=11)
