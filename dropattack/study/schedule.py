@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import functools
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ def run_study(
 
     Trials come first; as soon as those of a row are finished, its final runs are trained with the setting that was best
     on validation data. Trials never look at test data; a final run does once, at its end. Each run has a folder of its
-    own, resumes after a kill, and is left alone when it is finished. ``results.csv`` and ``tuning.csv`` are written
-    anew after each run.
+    own, resumes after a kill, and is left alone when it is finished; one that another row has already is copied.
+    ``results.csv`` and ``tuning.csv`` are written anew after each run.
 
     Args:
         study: what to train.
@@ -54,7 +55,7 @@ def run_study(
     missing = sum(state != "finished" for state in states.values())
     workers = os.cpu_count() or 1
     failed: list[BaseException] = []
-    running: dict[concurrent.futures.Future[None], str] = {}
+    running: dict[concurrent.futures.Future[None], Config] = {}
     begun: set[str] = set()
     where = None if data_dir is None else str(data_dir)
     bar = tqdm(
@@ -63,15 +64,16 @@ def run_study(
     )  # fmt: skip
     with executor or process_pool(max(1, min(missing, workers))) as pool, bar:
         while True:
+            bar.update(_copy_repeated(study, folder))
             for name, (config, reads_test) in _trainable(study, folder).items():
-                if name not in begun:
+                if name not in begun and config not in running.values():  # if it is, its result will be copied
                     begun.add(name)
-                    running[pool.submit(_train, config.to_tables(), str(folder / name), where, reads_test)] = name
+                    running[pool.submit(_train, config.to_tables(), str(folder / name), where, reads_test)] = config
             if not running:
                 break
             done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            bar.update(len(done))
             for future in done:
-                bar.update()
                 del running[future]
                 if (error := future.exception()) is not None:
                     failed.append(error)
@@ -88,6 +90,22 @@ def _trainable(study: Study, folder: Path) -> dict[str, tuple[Config, bool]]:
     found = {name: (config, False) for name, config in study.trials().items()}
     found |= {name: (config, True) for name, config in study.runs(chosen_trials(study, folder)).items()}
     return {name: value for name, value in found.items() if not (folder / name / "metrics.json").is_file()}
+
+
+def _copy_repeated(study: Study, folder: Path) -> int:
+    """Copy finished runs to rows with the same setting, such as the paper's, if that was the best trial, too."""
+    runs = study.runs(chosen_trials(study, folder))
+    finished = {name: config for name, config in runs.items() if (folder / name / "metrics.json").is_file()}
+    copied = 0
+    for name in runs.keys() - finished.keys():
+        if (twin := next((other for other, config in finished.items() if config == runs[name]), None)) is not None:
+            part = folder / f".{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.copytree(folder / twin, part)
+            part.replace(folder / name)
+            copied += 1
+    return copied
 
 
 def _write_tables(study: Study, folder: Path) -> pd.DataFrame:

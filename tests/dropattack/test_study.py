@@ -18,6 +18,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from dropattack.checkpoint import load_run
 from dropattack.cli import app
 from dropattack.config import Named
 from dropattack.data import DATASETS
@@ -32,6 +33,7 @@ from dropattack.study import (
     compare_results,
     results,
     run_study,
+    schedule,
     status,
     time_left,
     trials,
@@ -388,3 +390,31 @@ def test_what_is_worth_keeping_is_written(tuned, tmp_path):
     empty = write_results(study, tmp_path / "nothing", tmp_path / "tuned.toml", tmp_path / "empty")
     assert empty.empty
     assert [file.name for file in (tmp_path / "empty").iterdir()] == ["study.toml"]
+
+
+def test_a_setting_that_two_rows_share_is_trained_once(tuned, tmp_path, monkeypatch):
+    # The same run in another order of keys, and one that differs in how it is kept.
+    other = Row(Setting(Named("sam", {"rho": 0.0})))
+    kept = Row(Setting(Named("sam", {"rho": 0.0}), training={"keep_epochs": True}))
+    study = dataclasses.replace(tuned, methods={"sam": tuned.methods["sam"], "other": other, "kept": kept})
+    trained = []
+    original = schedule._train
+
+    def noted(tables, folder, *rest):
+        trained.append(Path(folder).name)
+        original(tables, folder, *rest)
+
+    monkeypatch.setattr("dropattack.study.schedule._train", noted)
+    table = run_study(study, tmp_path, executor=one_thread(), progress=False)
+    assert sorted(trained) == [
+        "kept-seed0",
+        "kept-seed1",
+        "other-seed0",
+        "other-seed1",
+        "sam-0-seed100",
+        "sam-1-seed100",
+    ]
+    of = {method: rows.drop(columns=["method"]).reset_index(drop=True) for method, rows in table.groupby("method")}
+    pd.testing.assert_frame_equal(of["sam"], of["other"])
+    assert load_run(tmp_path / "sam-seed1").metrics == load_run(tmp_path / "other-seed1").metrics
+    assert not list(tmp_path.glob(".*"))
