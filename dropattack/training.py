@@ -173,7 +173,8 @@ class _State:
         self.folder = folder
         self.training = config.training
         self.model = build_for(config, dataset).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.training.learning_rate)
+        rate = config.training.learning_rate
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True)  # embeddings are large
         self.data_order = torch.Generator().manual_seed(_stream(seed, "data order"))
         self.masks = torch.Generator(device).manual_seed(_stream(seed, "masks"))
         self.examples = torch.Generator().manual_seed(_stream(seed, "single examples"))

@@ -88,5 +88,6 @@ from .statistics import compare_draws as compare_draws
 from .statistics import compare_methods as compare_methods
 from .statistics import generalization_gaps as generalization_gaps
 from .statistics import rank_correlations as rank_correlations
+from . import interactive as interactive
 from . import plots as plots
 from . import statistics as statistics

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dropattack.data.catalog import CATALOG
-from dropattack.data.corpora import ag_news, imdb, pheme
+from dropattack.data.corpora import ag_news, imdb, pheme, raw_texts
+from dropattack.data.corpus import Labelled
 from dropattack.data.dataset import SPLITS, Dataset, Examples, Split
 from dropattack.data.images import Images, cifar10, mnist, mnist_5k
 from dropattack.data.text import Texts
@@ -27,6 +28,7 @@ __all__ = [
     "Texts",
     "Vocabulary",
     "load_dataset",
+    "load_texts",
 ]
 
 DATA_DIR_VARIABLE = "DROPATTACK_DATA"
@@ -61,5 +63,27 @@ def load_dataset(name: str, data_dir: str | Path | None = None, **options: Any) 
     """
     if name not in DATASETS:
         raise ValueError(unknown("dataset", name, DATASETS))
+    return DATASETS[name](_folder(data_dir), **options)
+
+
+def load_texts(name: str, data_dir: str | Path | None = None, **options: Any) -> dict[Split, Labelled]:
+    """The texts of a data set as they were written, and their labels: the rows of :func:`load_dataset`, in its order.
+
+    Args:
+        name: a key of ``DATASETS`` that is text.
+        data_dir: as for :func:`load_dataset`.
+        options: as for :func:`load_dataset`. Sizes count here; length, vocabulary, stop words and vectors do not.
+
+    Raises:
+        ValueError: an unknown name or option, a data set of images, or broken files.
+        FileNotFoundError: the folder or a file in it is missing.
+    """
+    texts = [known for known, entry in CATALOG.items() if entry.shape is None]
+    if name not in texts:
+        raise ValueError(unknown("dataset of texts", name, texts))
+    return raw_texts(name, _folder(data_dir), **options)
+
+
+def _folder(data_dir: str | Path | None) -> Path | None:
     folder = data_dir if data_dir is not None else os.environ.get(DATA_DIR_VARIABLE) or None
-    return DATASETS[name](None if folder is None else Path(folder), **options)
+    return None if folder is None else Path(folder)

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dropattack.data.cache import cached, key_of
+from dropattack.data.cache import Arrays, cached, key_of
 from dropattack.data.catalog import CATALOG
 from dropattack.data.corpus import FORMAT, Corpus, Labelled
 from dropattack.data.dataset import SPLIT_SEED, SPLITS, Dataset, Split
 from dropattack.data.duplicates import normalized
 from dropattack.data.options import TextOptions
 from dropattack.data.parquet import Part, checked_labels, open_part, stop
-from dropattack.data.pheme import is_raw_release, raw_threads
+from dropattack.data.pheme import Thread, is_raw_release, raw_threads
 from dropattack.data.splits import drawn
 from dropattack.data.text import text_dataset
 
-__all__ = ["ag_news", "imdb", "labelled", "pheme"]
+__all__ = ["ag_news", "imdb", "labelled", "pheme", "raw_texts"]
 
 
 def imdb(data_dir: Path | None = None, **options: Any) -> Dataset:
@@ -34,15 +34,7 @@ def imdb(data_dir: Path | None = None, **options: Any) -> Dataset:
         FileNotFoundError: a file is missing.
         ValueError: a file is not Parquet, lacks a column, or holds a null text or an unknown label.
     """
-
-    def splits(parts: Mapping[str, Part]) -> dict[Split, Labelled]:
-        read = [labelled("imdb", part) for part in parts.values()]
-        texts = [text for part, _ in read for text in part]
-        labels = [label for _, part in read for label in part]
-        tenth = round(len(texts) / 10)
-        return _drawn(texts, labels, (len(texts) - 2 * tenth, tenth, tenth))
-
-    return _read("imdb", data_dir, options, splits)
+    return _read("imdb", data_dir, options)
 
 
 def ag_news(data_dir: Path | None = None, **options: Any) -> Dataset:
@@ -59,16 +51,7 @@ def ag_news(data_dir: Path | None = None, **options: Any) -> Dataset:
         FileNotFoundError: a file is missing.
         ValueError: a file is not Parquet, lacks a column, or holds a null text or an unknown label.
     """
-
-    def splits(parts: Mapping[str, Part]) -> dict[Split, Labelled]:
-        texts, labels = labelled("ag-news", parts["train"])
-        validation = min(10_000, len(texts) // 5)
-        test = labelled("ag-news", parts["test"])
-        return _drawn(texts, labels, (len(texts) - validation, validation)) | {
-            "test": _drawn(*test, (len(test[0]),))["train"]
-        }
-
-    return _read("ag-news", data_dir, options, splits)
+    return _read("ag-news", data_dir, options)
 
 
 def pheme(data_dir: Path | None = None, **options: Any) -> Dataset:
@@ -87,18 +70,30 @@ def pheme(data_dir: Path | None = None, **options: Any) -> Dataset:
         FileNotFoundError: there is neither.
         ValueError: a file is broken, or lacks a column, or holds a null text or an unknown label.
     """
-    folder = None if data_dir is None else Path(data_dir) / CATALOG["pheme"].folder
-    if folder is not None and not (folder / "train.parquet").is_file() and is_raw_release(folder):
+    if (folder := _raw_release_of_pheme(data_dir)) is not None:
         return _raw_pheme(folder, data_dir, TextOptions.read("pheme", options))
+    return _read("pheme", data_dir, options)
 
-    def splits(parts: Mapping[str, Part]) -> dict[Split, Labelled]:
-        found: dict[Split, Labelled] = {}
-        for split in SPLITS:
-            texts, labels = labelled("pheme", parts[split])
-            found[split] = _drawn(texts, labels, (len(texts),))["train"]
-        return found
 
-    return _read("pheme", data_dir, options, splits)
+def raw_texts(name: str, data_dir: Path | None = None, **options: Any) -> dict[Split, Labelled]:
+    """Texts as they were written, and labels: the rows that the data set of that name has, in its order.
+
+    Args:
+        name: ``"imdb"``, ``"ag-news"`` or ``"pheme"``.
+        data_dir: as for the data set.
+        options: as for the data set; those that say how ids are made of words change nothing here.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: an unknown option, more examples than there are, or a broken file.
+    """
+    chosen = TextOptions.read(name, options)
+    folder = _raw_release_of_pheme(data_dir) if name == "pheme" else None
+    found = _splits_of_threads(raw_threads(folder)) if folder else _SPLITS_OF[name](_parts(name, data_dir))
+    chosen.check_sizes(name, {split: len(found[split][0]) for split in SPLITS})
+    return {
+        split: (texts[: chosen.limit(split)], labels[: chosen.limit(split)]) for split, (texts, labels) in found.items()
+    }
 
 
 def labelled(name: str, part: Part, on_problem: Callable[[str], object] = stop) -> Labelled:
@@ -122,31 +117,73 @@ def labelled(name: str, part: Part, on_problem: Callable[[str], object] = stop) 
     return texts, checked_labels(columns["label"], len(entry.classes), part.origin, on_problem)
 
 
+def _splits_of_imdb(parts: Mapping[str, Part]) -> dict[Split, Labelled]:
+    read = [labelled("imdb", part) for part in parts.values()]
+    texts = [text for part, _ in read for text in part]
+    labels = [label for _, part in read for label in part]
+    tenth = round(len(texts) / 10)
+    return _drawn(texts, labels, (len(texts) - 2 * tenth, tenth, tenth))
+
+
+def _splits_of_ag_news(parts: Mapping[str, Part]) -> dict[Split, Labelled]:
+    texts, labels = labelled("ag-news", parts["train"])
+    validation = min(10_000, len(texts) // 5)
+    test = labelled("ag-news", parts["test"])
+    return _drawn(texts, labels, (len(texts) - validation, validation)) | {
+        "test": _drawn(*test, (len(test[0]),))["train"]
+    }
+
+
+def _splits_of_pheme(parts: Mapping[str, Part]) -> dict[Split, Labelled]:
+    found: dict[Split, Labelled] = {}
+    for split in SPLITS:
+        texts, labels = labelled("pheme", parts[split])
+        found[split] = _drawn(texts, labels, (len(texts),))["train"]
+    return found
+
+
+_SPLITS_OF: dict[str, Callable[[Mapping[str, Part]], dict[Split, Labelled]]] = {
+    "imdb": _splits_of_imdb,
+    "ag-news": _splits_of_ag_news,
+    "pheme": _splits_of_pheme,
+}
+
+
+def _splits_of_threads(threads: Sequence[Thread]) -> dict[Split, Labelled]:
+    texts, labels = [thread.text for thread in threads], [thread.label for thread in threads]
+    validation, test = (round(len(threads) * share / 6_425) for share in (637, 643))
+    return _drawn(texts, labels, (len(threads) - validation - test, validation, test))
+
+
+def _raw_release_of_pheme(data_dir: Path | None) -> Path | None:
+    """The folder with PHEME's raw release; None where Parquet files are to be read."""
+    folder = None if data_dir is None else data_dir / CATALOG["pheme"].folder
+    is_raw = folder is not None and not (folder / "train.parquet").is_file() and is_raw_release(folder)
+    return folder if is_raw else None
+
+
 def _raw_pheme(folder: Path, data_dir: Path | None, options: TextOptions) -> Dataset:
     threads = raw_threads(folder)
 
-    def make() -> Corpus:
-        texts, labels = [thread.text for thread in threads], [thread.label for thread in threads]
-        validation, test = (round(len(threads) * share / 6_425) for share in (637, 643))
-        return Corpus.tokenized(_drawn(texts, labels, (len(threads) - validation - test, validation, test)))
+    def make() -> Arrays:
+        return Corpus.tokenized(_splits_of_threads(threads)).to_arrays()
 
     key = key_of("texts", FORMAT, SPLIT_SEED, [(thread.id, thread.text, thread.label) for thread in threads])
-    corpus = Corpus.from_arrays(cached("pheme-raw", key, lambda: make().to_arrays(), use=options.cache))
+    corpus = Corpus.from_arrays(cached("pheme-raw", key, make, use=options.cache))
     return text_dataset("pheme", "raw release, splits drawn anew", corpus, options, data_dir)
 
 
-def _read(
-    name: str,
-    data_dir: Path | None,
-    options: Mapping[str, Any],
-    splits: Callable[[Mapping[str, Part]], Mapping[Split, Labelled]],
-) -> Dataset:
-    chosen = TextOptions.read(name, options)
+def _parts(name: str, data_dir: Path | None) -> dict[str, Part]:
     entry = CATALOG[name]
-    parts = {place: open_part(entry, place, data_dir) for place in entry.parts}
+    return {place: open_part(entry, place, data_dir) for place in entry.parts}
+
+
+def _read(name: str, data_dir: Path | None, options: Mapping[str, Any]) -> Dataset:
+    chosen = TextOptions.read(name, options)
+    parts = _parts(name, data_dir)
     key = key_of("texts", FORMAT, SPLIT_SEED, *(part.checksum() for part in parts.values()))
-    arrays = cached(name, key, lambda: Corpus.tokenized(splits(parts)).to_arrays(), use=chosen.cache)
-    source = f"Hugging Face hub ({entry.hub})" if data_dir is None else "local Parquet folder"
+    arrays = cached(name, key, lambda: Corpus.tokenized(_SPLITS_OF[name](parts)).to_arrays(), use=chosen.cache)
+    source = f"Hugging Face hub ({CATALOG[name].hub})" if data_dir is None else "local Parquet folder"
     return text_dataset(name, source, Corpus.from_arrays(arrays), chosen, data_dir)
 
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import landscape
+import landscape.interactive
 import landscape.plots
 
 PUBLIC = [
@@ -53,6 +54,7 @@ PUBLIC = [
     "hessian_frobenius_norm",
     "hessian_operator",
     "hessian_trace",
+    "interactive",
     "interpolant",
     "isotropic_rise",
     "largest_epsilon_within",
@@ -136,6 +138,11 @@ def test_plots():
     assert all(hasattr(landscape.plots, name) for name in landscape.plots.__all__)
 
 
+def test_interactive():
+    assert landscape.interactive.__all__ == ["LINKED_CAMERAS", "describe", "overlay", "surfaces", "write_html"]
+    assert all(hasattr(landscape.interactive, name) for name in landscape.interactive.__all__)
+
+
 def test_no_such_entry():
     with pytest.raises(AttributeError, match="loss_everywhere"):
         _ = landscape.loss_everywhere
@@ -147,6 +154,7 @@ LOADED = {
     "import": ("import landscape", HEAVY),
     "risk": ("import landscape; landscape.EmpiricalRisk", PLOTTING),
     "numbers": ("import landscape; landscape.flatness_table, landscape.loss_surface", PLOTTING),
+    "plots": ("import landscape; landscape.plots", ["plotly", "torch"]),
     "help": (
         "from typer.testing import CliRunner; from landscape.cli import app; "
         "commands = ['--help'], ['surface', '--help'], ['flatness', '-h']; "
