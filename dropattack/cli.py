@@ -194,6 +194,37 @@ def verify_data(names: Names = None, data_dir: DataDir = None) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+@one_line_errors
+def claims(
+    results: Annotated[Path, typer.Argument(help="Folder of results, one sub-folder a study.")] = Path("results"),
+    every: Annotated[bool, typer.Option("--all", help="Each finding, not only each claim.")] = False,
+    checks: Annotated[
+        bool, typer.Option("--checks", help="Only what the paper's own numbers say, check by check.")
+    ] = False,
+    page: Annotated[Path | None, typer.Option(help="Write the verdict page here (Markdown).")] = None,
+    table: Annotated[Path | None, typer.Option(help="Write every finding here (CSV).")] = None,
+) -> None:
+    """The paper's claims, each tested on results: verdict, effect, interval, and the file of the evidence."""
+    from dropattack.checkpoint import write_text
+    from dropattack.claims import judge, verdict_page
+    from dropattack.paper import CHECKS
+
+    if checks:
+        for name, check in CHECKS.items():
+            typer.echo(f"{name}\n{shown(check())}\n")
+        return
+    found = judge(results)
+    columns = ["claim", "verdict", "n", "what"]
+    if every:
+        columns = ["claim", "kind", "where", "what", "effect", "low", "high", "unit", "n", "verdict", "evidence"]
+    typer.echo(shown((found if every else found[found["kind"] == "claim"])[columns]))
+    for file, text in ((page, verdict_page(found)), (table, found.to_csv(index=False))):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(file, text)
+
+
 StudyFile = Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")]
 StudyRuns = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")]
 Workers = Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")]
@@ -285,6 +316,7 @@ def study_flatness(
     results: Annotated[
         Path | None, typer.Option(help="Folder of tables and pictures; without it, OUTPUT/flatness.")
     ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these rows; repeatable.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Only these metrics; repeatable.")] = None,
     examples: Annotated[int, typer.Option(help="Of each split, its first so many.")] = 500,
     baseline: Annotated[str | None, typer.Option(help="Compare with this method; without it, the first.")] = None,
@@ -302,10 +334,11 @@ def study_flatness(
     run_study(chosen, folder, data_dir=data_dir)
     with process_pool(workers or None) as executor:
         table = measure_runs(
-            chosen, folder, metrics=metric, examples=examples, seed=seed, data_dir=data_dir, executor=executor
-        )
+            chosen, folder, methods=method, metrics=metric, examples=examples, seed=seed, data_dir=data_dir,
+            executor=executor,
+        )  # fmt: skip
     where = results or folder / "flatness"
-    typer.echo(summarize(table, baseline or next(iter(chosen.methods)), where))
+    typer.echo(summarize(table, baseline or (method or list(chosen.methods))[0], where))
     typer.echo(f"wrote {', '.join(sorted(found.name for found in where.iterdir() if found.is_file()))} to {where}")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dropattack.checkpoint import load, load_run, write_text
 from dropattack.data import Dataset, load_dataset
+from dropattack.names import unknown
 from dropattack.study import Study
 from dropattack.training import check_same_data
 from landscape import METRICS, EmpiricalRisk, Metric, flatness_table, flatness_verdicts, plots
@@ -27,6 +28,7 @@ def measure_runs(
     study: Study,
     folder: str | Path,
     *,
+    methods: Sequence[str] | None = None,
     metrics: Sequence[str] | Mapping[str, Metric] | None = None,
     examples: int = 500,
     seed: int = 0,
@@ -41,6 +43,7 @@ def measure_runs(
     Args:
         study: which runs; matched training loss needs their ``[training] keep_epochs = true``.
         folder: where they are.
+        methods: rows of the study; None: all.
         metrics: as for :func:`landscape.flatness_table`.
         examples: of each split, its first so many: the same ones for all runs.
         seed: of the metrics' random draws.
@@ -53,13 +56,13 @@ def measure_runs(
 
     Raises:
         FileNotFoundError: a run is not finished.
-        ValueError: a run was trained on other data.
+        ValueError: a run was trained on other data, or the study has no such row.
     """
     folder = Path(folder)
     dataset = load_dataset(study.base.data.name, data_dir, **study.base.data.options)
     risks: dict[str | tuple[str, int], dict[str, EmpiricalRisk]] = {}
     checkpoints: dict[str | tuple[str, int], list[Callable[[], Mapping[str, Tensor]]]] = {}
-    for method in study.methods:
+    for method in _known(study, methods):
         for training_seed in study.seeds_of(method):
             run = folder / f"{method}-seed{training_seed}"
             check_same_data(run, dataset)
@@ -129,6 +132,13 @@ def risks_of_run(run: Path, dataset: Dataset, examples: int) -> dict[str, Empiri
         split: EmpiricalRisk(model, dataset[split].batches(limit=examples), statistics=statistics)  # type: ignore[index]
         for split in SPLITS_MEASURED
     }
+
+
+def _known(study: Study, methods: Sequence[str] | None) -> Sequence[str]:
+    for method in methods or ():
+        if method not in study.methods:
+            raise ValueError(unknown("method", method, study.methods))
+    return list(study.methods) if methods is None else methods
 
 
 def epoch_weights(file: Path, names: Sequence[str]) -> dict[str, Tensor]:
