@@ -40,8 +40,8 @@ def compare_results(
         confidence: of the intervals.
 
     Returns:
-        One row for each metric (``accuracy``, ``macro F1`` and, with two classes, ``F1`` of class 1) and method, all in
-        per cent: ``mean``, ``sd`` and ``n`` over seeds; ``difference`` with its Student's t interval ``low``, ``high``
+        One row for each metric (``accuracy``; with two classes also ``macro F1``, and ``F1`` of class 1) and method, all
+        in per cent: ``mean``, ``sd`` and ``n`` over seeds; ``difference`` with its Student's t interval ``low``, ``high``
         and ``pairs``; ``p_value`` of the paired t test, and ``p_holm``, corrected for all methods of the metric;
         ``p_exact`` of the sign-flip test, which assumes no distribution, and ``smallest_p``, the least that so many
         pairs can give; ``passes`` forward and backward a training step; ``paper``.
@@ -50,8 +50,9 @@ def compare_results(
         ValueError: an unknown baseline, or no method beside it.
     """
     tables = []
+    has_two_classes = "best_test_f1" in results and bool(results["best_test_f1"].notna().any())
     for metric, column in METRICS_COMPARED.items():
-        if column not in results or results[column].isna().all():
+        if metric != "accuracy" and not has_two_classes:
             continue
         tidy = pd.DataFrame(
             {"method": results["method"], "training_seed": results["seed"], "checkpoint": "selected", "split": "test"}
