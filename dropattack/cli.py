@@ -227,6 +227,7 @@ def claims(
 
 StudyFile = Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")]
 StudyRuns = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")]
+Figures = Annotated[Path | None, typer.Option(help="Folder of the pictures; without it, that of the tables.")]
 Workers = Annotated[int, typer.Option(help="Processes of one thread each; 0: one a core.")]
 
 
@@ -238,6 +239,7 @@ def run_the_study(
     results: Annotated[
         Path | None, typer.Option(help="Write tables, curves and the comparison with the paper into this folder.")
     ] = None,
+    figures: Figures = None,
     table: Annotated[Path | None, typer.Option(help="Write the table of runs here, too.")] = None,
     workers: Workers = 0,
     scheduler: Annotated[
@@ -262,7 +264,7 @@ def run_the_study(
         table.parent.mkdir(parents=True, exist_ok=True)
         write_text(table, found.to_csv(index=False))
     if results is not None:
-        compared = write_results(chosen, folder, file, results)
+        compared = write_results(chosen, folder, file, results, figures)
         if len(compared):
             typer.echo(compared.to_string(index=False, float_format="{:.3f}".format))
         typer.echo(
@@ -316,6 +318,7 @@ def study_flatness(
     results: Annotated[
         Path | None, typer.Option(help="Folder of tables and pictures; without it, OUTPUT/flatness.")
     ] = None,
+    figures: Figures = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these rows; repeatable.")] = None,
     metric: Annotated[list[str] | None, typer.Option(help="Only these metrics; repeatable.")] = None,
     examples: Annotated[int, typer.Option(help="Of each split, its first so many.")] = 500,
@@ -338,7 +341,7 @@ def study_flatness(
             executor=executor,
         )  # fmt: skip
     where = results or folder / "flatness"
-    typer.echo(summarize(table, baseline or (method or list(chosen.methods))[0], where))
+    typer.echo(summarize(table, baseline or (method or list(chosen.methods))[0], where, figures))
     typer.echo(f"wrote {', '.join(sorted(found.name for found in where.iterdir() if found.is_file()))} to {where}")
 
 
@@ -351,6 +354,7 @@ def surfaces_of_the_study(
     results: Annotated[
         Path | None, typer.Option(help="Folder of surfaces and pictures; without it, OUTPUT/surfaces.")
     ] = None,
+    figures: Figures = None,
     seeds: Annotated[int, typer.Option(help="Training seeds.")] = 3,
     pairs: Annotated[int, typer.Option(help="Direction pairs for each training seed.")] = 3,
     points: Annotated[int, typer.Option(help="Along each side of the rendered surfaces.")] = 41,
@@ -373,7 +377,7 @@ def surfaces_of_the_study(
             seed=seed, data_dir=data_dir, executor=executor,
         )  # fmt: skip
     where = results or folder / "surfaces"
-    differences = summarize_surfaces(found, readouts, where)
+    differences = summarize_surfaces(found, readouts, where, figures)
     typer.echo(shown(differences[["split", "metric", "method", "difference", "low", "high", "ratio", "n"]]))
     typer.echo(f"wrote {', '.join(sorted(found.name for found in where.iterdir() if found.is_file()))} to {where}")
 

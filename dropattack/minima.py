@@ -83,7 +83,7 @@ def measure_runs(
     )
 
 
-def summarize(table: pd.DataFrame, baseline: str, folder: str | Path) -> str:
+def summarize(table: pd.DataFrame, baseline: str, folder: str | Path, figures: str | Path | None = None) -> str:
     """Compare the methods of a flatness table, and write tables and pictures.
 
     ``flatness.csv`` (the table), ``differences.csv`` (every method against the baseline, paired by training seed),
@@ -93,13 +93,16 @@ def summarize(table: pd.DataFrame, baseline: str, folder: str | Path) -> str:
     Args:
         table: from :func:`measure_runs`, with several training seeds.
         baseline: the method that others are compared with.
-        folder: for the files.
+        folder: for the files, made if needed.
+        figures: folder for the pictures; None: the same.
 
     Returns:
         The verdicts in words.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    pictures = folder if figures is None else Path(figures)
+    for made in (folder, pictures):
+        made.mkdir(parents=True, exist_ok=True)
     differences = compare_methods(table, baseline)
     verdicts = flatness_verdicts(differences)
     correlations = rank_correlations(table)
@@ -113,10 +116,10 @@ def summarize(table: pd.DataFrame, baseline: str, folder: str | Path) -> str:
     seeds = table["training_seed"].nunique()
     selected = table[table["checkpoint"] == "selected"]
     heading = f"On training data, {seeds} training seeds a method"
-    plots.flatness_panels(selected[selected["split"] == "train"], heading=heading).savefig(folder / "flatness.png")
+    plots.flatness_panels(selected[selected["split"] == "train"], heading=heading).savefig(pictures / "flatness.png")
     rescaling = {name: metric.rescaling for name, metric in METRICS.items()}
-    plots.metric_heat_map_panels(differences, rescaling=rescaling).savefig(folder / "differences.png")
-    plots.gap_panels(selected, heading=heading).savefig(folder / "gap.png")
+    plots.metric_heat_map_panels(differences, rescaling=rescaling).savefig(pictures / "differences.png")
+    plots.gap_panels(selected, heading=heading).savefig(pictures / "gap.png")
     return "\n".join(
         f"{row.method} against {row.baseline}, {row.checkpoint} checkpoint, {row.split} data: {row.sentence}"
         for row in verdicts.itertuples()

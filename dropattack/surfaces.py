@@ -124,7 +124,12 @@ def study_surfaces(
     return found, pd.concat(readouts, ignore_index=True)
 
 
-def summarize_surfaces(surfaces: Mapping[str, xr.Dataset], readouts: pd.DataFrame, folder: str | Path) -> pd.DataFrame:
+def summarize_surfaces(
+    surfaces: Mapping[str, xr.Dataset],
+    readouts: pd.DataFrame,
+    folder: str | Path,
+    figures: str | Path | None = None,
+) -> pd.DataFrame:
     """Write surfaces, read-outs, their comparison and the pictures.
 
     ``surfaces.nc`` and ``surfaces_authors_way.nc``; ``surface_readouts.csv``; ``surface_differences.csv`` (every method
@@ -136,12 +141,15 @@ def summarize_surfaces(surfaces: Mapping[str, xr.Dataset], readouts: pd.DataFram
         surfaces: from :func:`study_surfaces`.
         readouts: from :func:`study_surfaces`.
         folder: for the files, made if needed.
+        figures: folder for the pictures; None: the same.
 
     Returns:
         The differences, as :func:`landscape.statistics.compare_methods` has them.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    pictures = folder if figures is None else Path(figures)
+    for made in (folder, pictures):
+        made.mkdir(parents=True, exist_ok=True)
     write_surfaces(surfaces[COMMON_PLANES], folder / "surfaces.nc")
     write_surfaces(surfaces[AUTHORS_WAY], folder / "surfaces_authors_way.nc")
     write_text(folder / "surface_readouts.csv", readouts.to_csv(index=False))
@@ -162,7 +170,9 @@ def summarize_surfaces(surfaces: Mapping[str, xr.Dataset], readouts: pd.DataFram
             for split in SPLITS_MEASURED
             for method in methods
         }
-        draw(shown, f"{study}: {protocol}, training seed {first}", columns=len(methods)).savefig(folder / f"{name}.png")
+        draw(shown, f"{study}: {protocol}, training seed {first}", columns=len(methods)).savefig(
+            pictures / f"{name}.png"
+        )
 
     bands = {
         (protocol, split, method): radial_profile_band(radial_profile(each[["loss"]].sel(split=split, model=method)))
@@ -177,7 +187,7 @@ def summarize_surfaces(surfaces: Mapping[str, xr.Dataset], readouts: pd.DataFram
     }
     seeds, pairs = common.sizes["training_seed"], common.sizes["pair"]
     heading = f"{study}: {seeds} training seeds, {pairs} planes each (the authors' way: one)"
-    plots.profile_panels(panels, heading, columns=2).savefig(folder / "profiles.png")
+    plots.profile_panels(panels, heading, columns=2).savefig(pictures / "profiles.png")
     rows = [
         band.to_dataframe().reset_index().assign(protocol=protocol, split=split, method=method)
         for (protocol, split, method), band in bands.items()

@@ -40,11 +40,11 @@ def compare_results(
         confidence: of the intervals.
 
     Returns:
-        One row for each metric (``accuracy``; with two classes also ``macro F1``, and ``F1`` of class 1) and method, all
-        in per cent: ``mean``, ``sd`` and ``n`` over seeds; ``difference`` with its Student's t interval ``low``, ``high``
-        and ``pairs``; ``p_value`` of the paired t test, and ``p_holm``, corrected for all methods of the metric;
-        ``p_exact`` of the sign-flip test, which assumes no distribution, and ``smallest_p``, the least that so many
-        pairs can give; ``passes`` forward and backward a training step; ``paper``.
+        One row for each metric (``accuracy``; with two classes also ``macro F1``, and ``F1`` of class 1) and method,
+        all in per cent: ``mean``, ``sd`` and ``n`` over seeds; ``difference`` with its Student's t interval ``low``,
+        ``high`` and ``pairs``; ``p_value`` of the paired t test, and ``p_holm``, corrected for all methods of the
+        metric; ``p_exact`` of the sign-flip test, which assumes no distribution, and ``smallest_p``, the least that so
+        many pairs can give; ``passes`` forward and backward a training step; ``paper``.
 
     Raises:
         ValueError: an unknown baseline, or no method beside it.

@@ -53,9 +53,10 @@ class Setting:
         return Config.from_tables(tables)
 
     def text(self) -> str:
-        """As JSON, for a cell of a table."""
+        """As JSON, for a cell of a table: the same text for the same setting."""
         changes = {key: value for key, value in (("model", self.model), ("training", self.training)) if value}
-        return json.dumps({**self.method.to_table(), **changes})
+        options = dict(sorted(self.method.options.items()))
+        return json.dumps({"name": self.method.name, **options, **changes})
 
 
 @dataclasses.dataclass(frozen=True)

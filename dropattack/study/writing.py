@@ -17,7 +17,9 @@ from landscape import plots
 __all__ = ["baseline_of", "write_results"]
 
 
-def write_results(study: Study, folder: str | Path, file: str | Path, where: str | Path) -> pd.DataFrame:
+def write_results(
+    study: Study, folder: str | Path, file: str | Path, where: str | Path, figures: str | Path | None = None
+) -> pd.DataFrame:
     """Write what is finished: tables, curves, and the study itself.
 
     ``study.toml``, ``runs.csv`` (one row a run), ``tuning.csv`` (one row a trial), ``comparison.csv`` (one row a
@@ -28,12 +30,15 @@ def write_results(study: Study, folder: str | Path, file: str | Path, where: str
         folder: of its runs.
         file: its TOML file.
         where: folder for the files, made if needed.
+        figures: folder for the picture; None: the same.
 
     Returns:
         The comparison; empty while the baseline or all others are missing.
     """
     where = Path(where)
-    where.mkdir(parents=True, exist_ok=True)
+    pictures = where if figures is None else Path(figures)
+    for made in (where, pictures):
+        made.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, where / "study.toml")
     found, tuned, epochs = results(study, folder), with_choices(study, folder), histories(study, folder)
     for name, table in (("runs", found), ("tuning", tuned), ("epochs", epochs)):
@@ -41,9 +46,8 @@ def write_results(study: Study, folder: str | Path, file: str | Path, where: str
             write_text(where / f"{name}.csv", table.to_csv(index=False))
     if not len(epochs):
         return pd.DataFrame()
-    shown = [name for name in study.methods if name in _WITH_CURVES and (epochs["method"] == name).any()]
-    curves = {name: epochs[epochs["method"] == name] for name in shown or list(dict.fromkeys(epochs["method"]))[:6]}
-    plots.curve_panels(curves, f"{study.name}: mean and standard deviation over seeds").savefig(where / "curves.png")
+    curves = {name: epochs[epochs["method"] == name] for name in _with_curves(found)}
+    plots.curve_panels(curves, f"{study.name}: mean and standard deviation over seeds").savefig(pictures / "curves.png")
     baseline = baseline_of(study)
     if baseline not in set(found["method"]) or found["method"].nunique() < 2:
         return pd.DataFrame()
@@ -57,7 +61,11 @@ def baseline_of(study: Study) -> str:
     return "original" if "original" in study.methods else next(iter(study.methods))
 
 
-_WITH_CURVES = ("original", "fgm", "dropattack-i-paper", "dropattack-iw-paper", "dropattack-iw", "epsilon-0")
+def _with_curves(results: pd.DataFrame) -> list[str]:
+    """The rows of Figure 2, one of each setting; without them, the first four."""
+    settings = results.drop_duplicates("method").drop_duplicates("setting").set_index("method")["setting"]
+    wanted = [name for name in ("original", "epsilon-0", "dropattack-iw", "dropattack-iw-paper") if name in settings]
+    return wanted or list(settings.index[:4])
 
 
 def _printed(dataset: str) -> dict[tuple[str, str], float]:

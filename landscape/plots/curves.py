@@ -17,7 +17,8 @@ def curves(histories: Mapping[str, pd.DataFrame], ax: Axes, quantity: str = "acc
     """Draw a quantity over the epochs: one color a method, solid on validation data, dashed on training data.
 
     Args:
-        histories: method name to a table with ``epoch``, ``train_<quantity>`` and ``validation_<quantity>``.
+        histories: method name to a table with ``epoch``, ``train_<quantity>`` and ``validation_<quantity>``. With the
+            epochs of several runs in it, lines are means, and bands their standard deviation.
         ax: where to draw.
         quantity: ``"accuracy"`` or ``"loss"``.
 
@@ -34,7 +35,10 @@ def curves(histories: Mapping[str, pd.DataFrame], ax: Axes, quantity: str = "acc
         ],
         ignore_index=True,
     )
-    sns.lineplot(rows, x="epoch", y=quantity, hue="method", style="split", palette="colorblind", errorbar="sd", ax=ax)
+    sns.lineplot(
+        rows, x="epoch", y=quantity, hue="method", style="split", palette="colorblind", errorbar="sd",
+        err_kws={"alpha": 0.12, "linewidth": 0}, ax=ax,
+    )  # fmt: skip
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
     if quantity == "accuracy":
@@ -55,6 +59,8 @@ def curve_panels(histories: Mapping[str, pd.DataFrame], heading: str | None = No
     figure = Figure(figsize=(9.6, 3.8), layout="constrained", dpi=150)
     for ax, quantity in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
         curves(histories, ax, quantity)
+        if quantity == "loss" and ax.get_legend() is not None:
+            ax.get_legend().remove()  # the one beside it says the same
     if heading is not None:
         figure.suptitle(heading, fontsize=11)
     return figure
