@@ -9,6 +9,7 @@ from landscape.plots.correlation import gap_panels, gap_scatter
 from landscape.plots.curves import curve_panels, curves
 from landscape.plots.difference import difference, difference_panels
 from landscape.plots.eigenvalue_ratio import eigenvalue_ratio, eigenvalue_ratio_panels
+from landscape.plots.files import save
 from landscape.plots.flatness import flatness_intervals, flatness_panels
 from landscape.plots.heat_map import metric_heat_map, metric_heat_map_panels
 from landscape.plots.intervals import difference_intervals, readout_intervals, readout_panels
@@ -49,6 +50,7 @@ __all__ = [
     "readout_panels",
     "relief",
     "relief_panels",
+    "save",
     "spectrum",
     "spectrum_panels",
     "trajectory",
