@@ -225,6 +225,24 @@ def claims(
             write_text(file, text)
 
 
+@app.command()
+@one_line_errors
+def report(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_RESULTS...", help="Folders: runs, results of a study, or results of several studies."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
+    title: Annotated[str | None, typer.Option(help="Of the page; without it, the folders' names.")] = None,
+) -> None:
+    """One HTML file that opens without a network: verdicts, tables, surfaces, and how each number was made."""
+    from dropattack.report import report_on
+
+    typer.echo(report_on(paths, output, title=title))
+
+
 StudyFile = Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")]
 StudyRuns = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")]
 Figures = Annotated[Path | None, typer.Option(help="Folder of the pictures; without it, that of the tables.")]
@@ -308,6 +326,24 @@ def study_status(file: StudyFile, output: StudyRuns = None) -> None:
     finished = sum(state == "finished" for state in states.values())
     estimate = f"; about {spoken(left)} left on {os.cpu_count()} cores" if left else ""
     typer.echo(f"{finished} of {len(states)} runs are finished{estimate}")
+
+
+@study.command("table")
+@one_line_errors
+def table_of_the_studies(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that --results wrote, such as results/table2-mnist.")],
+    metric: Annotated[str, typer.Option(help="accuracy, macro F1 or F1.")] = "accuracy",
+) -> None:
+    """Several studies side by side, as a Markdown table."""
+    import pandas as pd
+
+    from dropattack.study import Study, table_of_studies
+
+    found = {}
+    for folder in folders:
+        name = Study.from_toml(folder / "study.toml").base.data.name
+        found[name] = pd.read_csv(folder / "comparison.csv")
+    typer.echo(table_of_studies(found, metric), nl=False)
 
 
 @study.command("flatness")

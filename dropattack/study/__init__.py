@@ -1,6 +1,6 @@
 """A study: the runs that answer one question, from one TOML file, tuned, trained and compared."""
 
-from dropattack.study.comparison import compare_results
+from dropattack.study.comparison import compare_results, table_of_studies
 from dropattack.study.rows import Row, Setting
 from dropattack.study.schedule import run_study, spoken
 from dropattack.study.settings import Study
@@ -17,6 +17,7 @@ __all__ = [
     "run_study",
     "spoken",
     "status",
+    "table_of_studies",
     "time_left",
     "trials",
     "with_choices",

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 
 from landscape.statistics import compare_methods, holm
 
-__all__ = ["METRICS_COMPARED", "compare_results"]
+__all__ = ["METRICS_COMPARED", "compare_results", "table_of_studies"]
 
 _COLUMNS = [
     *("metric", "method", "mean", "sd", "n", "difference", "low", "high", "pairs"),
@@ -84,3 +84,31 @@ def _t_test(mine: pd.Series, baseline: pd.Series) -> float:
     if len(seeds) < 2 or np.ptp(mine[seeds] - baseline[seeds]) == 0:
         return math.nan
     return float(ttest_rel(mine[seeds], baseline[seeds]).pvalue)
+
+
+def table_of_studies(comparisons: Mapping[str, pd.DataFrame], metric: str = "accuracy") -> str:
+    """Several studies side by side, as a Markdown table: mean ± standard deviation, the difference, and the paper.
+
+    Args:
+        comparisons: name of a data set to what :func:`compare_results` returned, or its ``comparison.csv``.
+        metric: which of its metrics.
+
+    Returns:
+        One line a method. A cell reads ``97.80 ± 0.16 (5) [98.95]``: mean, standard deviation and number of seeds, and
+        the paper's number if it has one. Bold where the 95 % interval of the difference from the baseline excludes
+        zero; empty where a study has no such row.
+    """
+    tables = {name: table[table["metric"] == metric].set_index("method") for name, table in comparisons.items()}
+    methods = list(dict.fromkeys(method for table in tables.values() for method in table.index))
+    lines = [f"| Method | {' | '.join(tables)} |", "| --- |" + " --- |" * len(tables)]
+    for method in methods:
+        cells = [_cell(table.loc[method]) if method in table.index else "" for table in tables.values()]
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: pd.Series) -> str:
+    text = f"{row['mean']:.2f} ± {row['sd']:.2f} ({row['n']:.0f})"
+    if row["low"] > 0 or row["high"] < 0:
+        text = f"**{text}**"
+    return text if math.isnan(row["paper"]) else f"{text} [{row['paper']:.2f}]"

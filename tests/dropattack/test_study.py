@@ -35,6 +35,7 @@ from dropattack.study import (
     run_study,
     schedule,
     status,
+    table_of_studies,
     time_left,
     trials,
     with_choices,
@@ -418,3 +419,25 @@ def test_a_setting_that_two_rows_share_is_trained_once(tuned, tmp_path, monkeypa
     pd.testing.assert_frame_equal(of["sam"], of["other"])
     assert load_run(tmp_path / "sam-seed1").metrics == load_run(tmp_path / "other-seed1").metrics
     assert not list(tmp_path.glob(".*"))
+
+
+def test_studies_side_by_side(tuned, tmp_path):
+    row = {"metric": "accuracy", "method": "original", "mean": 97.798, "sd": 0.156, "n": 5, "low": math.nan}
+    original = row | {"high": math.nan, "paper": 98.95}
+    better = row | {"method": "fgm", "mean": 98.5, "low": 0.1, "high": 0.9, "paper": 99.15}
+    open_ = better | {"method": "sam", "low": -0.1, "paper": math.nan}
+    f1 = better | {"metric": "F1", "mean": 12.0}
+    tables = {"mnist": pd.DataFrame([original, better, open_, f1]), "pheme": pd.DataFrame([original])}
+    assert table_of_studies(tables).splitlines() == [
+        "| Method | mnist | pheme |",
+        "| --- | --- | --- |",
+        "| original | 97.80 ± 0.16 (5) [98.95] | 97.80 ± 0.16 (5) [98.95] |",
+        "| fgm | **98.50 ± 0.16 (5)** [99.15] |  |",
+        "| sam | 98.50 ± 0.16 (5) |  |",
+    ]
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "study.toml").write_text(TUNED)
+    tables["mnist"].to_csv(folder / "comparison.csv", index=False)
+    shown = CliRunner().invoke(app, ["study", "table", str(folder), "--metric", "F1"])
+    assert shown.output.splitlines()[2] == "| fgm | **12.00 ± 0.16 (5)** [99.15] |"
