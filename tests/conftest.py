@@ -1,5 +1,42 @@
-"""One thread a process: the networks are tiny, and test workers share the cores."""
+"""One thread a process: the networks are tiny, and test workers share the cores. And a browser, for pages."""
 
+import os
+import shutil
+
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+_PATIENCE = 120_000  # milliseconds: drawing without a graphics card, on a machine that others use, too
+
+
+@pytest.fixture(scope="module")  # its event loop must not outlive the module: other tests start their own
+def chromium():
+    """A function that opens a file in a headless Chromium without a network; it collects errors of the page."""
+    if not os.environ.get("DROPATTACK_BROWSER"):
+        pytest.skip("set DROPATTACK_BROWSER=1: drawing in a browser takes minutes without a graphics card")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium on the path")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],  # draws without a card
+        )
+
+        def opened(path, **options):
+            context = browser.new_context(offline=True, **options)
+            page = context.new_page()
+            page.set_default_timeout(_PATIENCE)
+            page.errors = []
+            page.on("pageerror", lambda error: page.errors.append(str(error)))
+            page.on("console", lambda said: page.errors.append(said.text) if said.type == "error" else None)
+            page.on("request", lambda asked: None if asked.url.startswith(("file:", "data:", "blob:"))
+                    else page.errors.append(f"asked for {asked.url}"))  # fmt: skip
+            page.goto(path.as_uri())
+            return page
+
+        yield opened
+        browser.close()

@@ -11,6 +11,7 @@ from torch import nn
 import dropattack
 import landscape
 from dropattack.config import Config
+from dropattack.study import Study
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,9 +74,13 @@ def test_the_comparison_compares(tmp_path, monkeypatch, capsys):
     assert {file.name for file in tmp_path.iterdir()} == {"differences.png", "spectrum.png"}
 
 
-def test_the_configuration_is_valid():
-    for block in BLOCKS["toml"]:
-        config = Config.from_tables(tomllib.loads(block))
+def test_the_configurations_are_valid(tmp_path):
+    run, study = BLOCKS["toml"]
+    (tmp_path / "study.toml").write_text(study)
+    tuned = Study.from_toml(tmp_path / "study.toml")
+    runs = tuned.trials() | tuned.runs(dict.fromkeys(tuned.methods, 0))
+    assert len(runs) == 2 * 2 + 3 * 3
+    for config in [Config.from_tables(tomllib.loads(run)), *runs.values()]:
         assert config.data.name in dropattack.DATASETS
         method = config.method
         model = dropattack.build_model(config.model.name, vocabulary=20, classes=2, **config.model.options)
