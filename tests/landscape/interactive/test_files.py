@@ -1,0 +1,219 @@
+"""Pages that need no network, complete or not there at all."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import plotly.graph_objects as go
+import pytest
+from plotly.offline import get_plotlyjs
+
+from landscape.interactive import LINKED_CAMERAS, describe, overlay, surfaces, write_html
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+DRAWERS = {"surfaces": surfaces, "overlay": overlay}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, the text of each script, and that of the caption."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.texts = [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.texts.append((tag, ""))
+
+    def handle_data(self, data):
+        if self.texts:
+            tag, text = self.texts[-1]
+            self.texts[-1] = tag, text + data
+
+    def of(self, tag):
+        return [text for name, text in self.texts if name == tag]
+
+
+def written(figure, tmp_path, **options):
+    path = tmp_path / "new folder" / "figure.html"
+    write_html(figure, path, **options)
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("drawer", DRAWERS)
+def test_nothing_is_loaded_from_elsewhere(model, drawer, tmp_path):
+    text = written(DRAWERS[drawer]({"a": model(), "b": model(2.0)}), tmp_path)
+    assert len(text) < 10_000_000
+    assert text.count(get_plotlyjs()) == 1
+    own = text.replace(get_plotlyjs(), "")
+    page = Page(own)
+    loaded = {"src", "href", "srcset", "data", "action", "poster", "background"}
+    assert not [(tag, attributes) for tag, attributes in page.tags if loaded & set(attributes)]
+    assert not {"link", "iframe", "img", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    # Outside plotly.js no address at all but the one for editing figures in the cloud, whose button is not shown.
+    assert set(re.findall(r"https?:[^\"' ]*", own.replace("\\u002f", "/"))) <= {"https://plot.ly"}
+    assert '"displaylogo": false' in own
+
+
+@pytest.mark.parametrize("drawer", DRAWERS)
+def test_a_hostile_name_stays_text(model, drawer, tmp_path):
+    models = {HOSTILE: model(), "b": model(2.0)}
+    text = written(DRAWERS[drawer](models, heading=HOSTILE), tmp_path, title=HOSTILE)
+    own = text.replace(get_plotlyjs(), "")
+    assert "<script>alert" not in own
+    assert "<img" not in own
+    page = Page(own)
+    assert page.of("title")[0].strip() == HOSTILE
+    assert page.of("figcaption")[0].strip() == describe(models)
+
+
+def test_the_cameras_are_linked(model, tmp_path):
+    text = written(surfaces({"a": model(), "b": model()}), tmp_path)
+    assert "{plot_id}" not in text.replace(get_plotlyjs(), "")
+    assert LINKED_CAMERAS.replace("{plot_id}", "loss-surfaces") in text
+    assert '<div id="loss-surfaces"' in text
+
+
+def test_the_same_figure_gives_the_same_page(model, tmp_path):
+    figure = surfaces({"a": model()})
+    assert written(figure, tmp_path / "1") == written(figure, tmp_path / "2")
+
+
+def test_a_part_of_a_page(model, tmp_path):
+    figure = surfaces({"a": model()})
+    first, second = (written(figure, tmp_path / name, plotly_js="none") for name in "12")
+    assert "<html" not in first
+    assert get_plotlyjs() not in first
+    assert len(first) < 1_000_000
+    places = {re.search(r'<div id="([^"]+)"', text).group(1) for text in (first, second)}
+    assert len(places) == 2  # both may be on one page
+    assert all(f'document.getElementById("{place}")' in first + second for place in places)
+
+
+def test_data_are_all_in_the_page(model, tmp_path):
+    figure = surfaces({"a": model()}, resolution=5)
+    text = written(figure, tmp_path)
+    traces = json.loads(figure.to_json())["data"]
+    assert all(trace["z"]["bdata"].replace("/", "\\u002f") in text for trace in traces if trace["type"] == "surface")
+
+
+def test_another_figure(tmp_path):
+    page = Page(written(go.Figure(go.Scatter(y=[1, 2])), tmp_path).replace(get_plotlyjs(), ""))
+    assert page.of("figcaption")[0].strip() == ""
+
+
+def test_what_cannot_be_written(model, tmp_path):
+    figure = surfaces({"a": model()}, resolution=5)
+    with pytest.raises(ValueError, match=r"path: a page is written to a \.html file, got 'figure.png'"):
+        write_html(figure, tmp_path / "figure.png")
+    with pytest.raises(ValueError, match="plotly_js: expected 'inline' or 'none', got 'cdn'"):
+        write_html(figure, tmp_path / "figure.html", plotly_js="cdn")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_writing_leaves_the_old_page(model, tmp_path, monkeypatch):
+    path = tmp_path / "figure.html"
+    path.write_text("old")
+    figure = surfaces({"a": model()}, resolution=5)
+
+    def full(self, target):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_html(figure, path)
+    assert path.read_text() == "old"
+    assert [one.name for one in tmp_path.iterdir()] == ["figure.html"]
+
+
+# A figure without a browser: an element that hands its listeners out, and a Plotly whose relayout does what the real
+# one does, one turn of the event loop later: it sets the cameras and says so to the listeners.
+HARNESS = """
+const listeners = {plotly_relayouting: [], plotly_relayout: []};
+const plot = {layout: {title: {}, xaxis: {}, scenery: {}, scene: {camera: 0}, scene2: {camera: 0}, scene3: {camera: 0}},
+              on: (name, call) => listeners[name].push(call)};
+const emit = (name, event) => listeners[name].forEach(call => call(event));
+const calls = [];
+let failing = 0;
+globalThis.document = {getElementById: id => id === "the-plot" ? plot : null};
+globalThis.window = {Plotly: {relayout: (element, update) => {
+  calls.push(Object.keys(update).sort().join(" "));
+  if (calls.length > 50) { throw new Error("endless"); }
+  if (failing) { failing -= 1; throw new Error("this scene cannot be drawn"); }
+  return new Promise(done => setTimeout(() => {
+    for (const [key, value] of Object.entries(update)) { plot.layout[key.split(".")[0]].camera = value; }
+    emit("plotly_relayout", update);
+    done(element);
+  }, 5));
+}}};
+const cameras = () => ["scene", "scene2", "scene3"].map(name => JSON.stringify(plot.layout[name].camera));
+const later = () => new Promise(done => setTimeout(done, 100));
+const user = (scene, camera) => {
+  plot.layout[scene].camera = camera;
+  emit("plotly_relayout", {[scene + ".camera"]: camera});
+};
+"""
+CASES = {
+    "a scene is turned": (
+        'user("scene2", {eye: 1}); await later();',
+        ['{"eye":1}'] * 3,
+        ["scene.camera scene3.camera"],
+    ),
+    "only a part of the camera is named": (
+        'plot.layout.scene.camera = {eye: 4}; emit("plotly_relayout", {"scene.camera.eye": 4}); await later();',
+        ['{"eye":4}'] * 3,
+        ["scene2.camera scene3.camera"],
+    ),
+    "a drag is followed, and its end is not lost": (
+        'for (const eye of [1, 2, 3]) { emit("plotly_relayouting", {"scene.camera": {eye}}); }'
+        ' user("scene", {eye: 9}); await later();',
+        ['{"eye":9}'] * 3,
+        ["scene2.camera scene3.camera"] * 2,  # the first at once, then only the newest
+    ),
+    "nothing about a camera": (
+        'emit("plotly_relayout", {"scene.zaxis.range": [0, 1], "scenery.camera": 1}); emit("plotly_relayout");'
+        " await later();",
+        ["0"] * 3,
+        [],
+    ),
+    "one scene after another": (
+        'user("scene", {eye: 1}); await later(); user("scene3", {eye: 2}); await later();',
+        ['{"eye":2}'] * 3,
+        ["scene2.camera scene3.camera", "scene.camera scene2.camera"],
+    ),
+    "after an error": (
+        'failing = 1; user("scene", {eye: 1}); await later(); user("scene3", {eye: 2}); await later();',
+        ['{"eye":2}'] * 3,
+        ["scene2.camera scene3.camera", "scene.camera scene2.camera"],
+    ),
+}
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the snippet in node, which is not installed")
+@pytest.mark.parametrize("case", CASES)
+def test_the_snippet(case, tmp_path):
+    events, cameras, calls = CASES[case]
+    script = (
+        HARNESS
+        + LINKED_CAMERAS.replace("{plot_id}", "the-plot")
+        + f"(async () => {{ {events}\nconsole.log(JSON.stringify([cameras(), calls])); }})();"
+    )
+    done = subprocess.run([shutil.which("node"), "-e", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [cameras, calls]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="runs the snippet in node, which is not installed")
+def test_each_scene_has_a_camera_of_its_own(tmp_path):
+    script = (
+        HARNESS
+        + LINKED_CAMERAS.replace("{plot_id}", "the-plot")
+        + '(async () => { user("scene", {eye: {x: 1}}); await later(); plot.layout.scene2.camera.eye.x = 7;'
+        " console.log(cameras().join()); })();"
+    )
+    done = subprocess.run([shutil.which("node"), "-e", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == '{"eye":{"x":1}},{"eye":{"x":7}},{"eye":{"x":1}}'
