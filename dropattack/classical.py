@@ -148,8 +148,8 @@ def _images(name: str, data_dir: str | Path | None, options: Mapping[str, Any]) 
     return {split: (images.flatten(1).double().numpy(), labels.numpy()) for split, (images, labels) in batches.items()}
 
 
-# At scikit-learn's tolerance of 1e-4 the accuracy on PHEME's test texts is half a point off. A tenth of this tolerance
-# leaves all predictions, or all but one or two in thousands, as they are.
+# At scikit-learn's tolerance of 1e-4 the accuracy on PHEME's test texts is half a point off. A tenth of the tolerances
+# here leaves all predictions, or all but one or two in thousands, as they are.
 _TEXTS = _Family(
     method="tf-idf + logistic regression",
     strengths=(1.0, 10.0, 100.0),
