@@ -8,47 +8,44 @@ LINKED_CAMERAS = """
 (function () {
   "use strict";
   var plot = document.getElementById("{plot_id}");
-  var leader = null;   // the scene whose camera is being copied, while that lasts
+  var busy = false;    // while a camera is being copied
   var waiting = null;  // the newest camera that came meanwhile; those between are passed over
 
   function scenes() {
     return Object.keys(plot.layout).filter(function (name) { return /^scene[0-9]*$/.test(name); });
   }
 
-  // The scene whose camera an event is about: "scene2.camera" after a drag, "scene2.camera.eye" after a call or button.
+  // Which cameras an event is about: "scene2.camera" after a drag, "scene2.camera.eye" after a call or a button.
   function moved(event) {
-    return scenes().find(function (name) {
+    return scenes().filter(function (name) {
       return Object.keys(event).some(function (key) {
         return key === name + ".camera" || key.indexOf(name + ".camera.") === 0;
       });
     });
   }
 
-  function copy(from, camera) {
+  function copy(camera) {
     var update = {};
-    scenes().forEach(function (name) {
-      // A copy for each: plotly changes the object that it was given.
-      if (name !== from) { update[name + ".camera"] = JSON.parse(JSON.stringify(camera)); }
-    });
-    if (Object.keys(update).length === 0) { return; }
-    leader = from;
+    // To all scenes, also the one that it came from: plotly sets every scene to the camera of its layout, which during
+    // a drag is still that from before the drag. And a copy for each, as plotly changes the object that it was given.
+    scenes().forEach(function (name) { update[name + ".camera"] = JSON.parse(JSON.stringify(camera)); });
+    busy = true;
     function done() {
       var next = waiting;
-      leader = waiting = null;
-      if (next) { copy(next.from, next.camera); }
+      busy = false;
+      waiting = null;
+      if (next) { copy(next); }
     }
-    // In a promise, so that an error does not leave a leader behind either.
+    // In a promise, so that after an error, too, it is done.
     Promise.resolve().then(function () { return window.Plotly.relayout(plot, update); }).then(done, done);
   }
 
   function follow(event) {
-    var from = event && moved(event);
-    if (!from) { return; }
-    // While a camera is copied, events about other scenes are echoes of the copying: answering them would never end.
-    if (leader !== null && from !== leader) { return; }
-    var camera = event[from + ".camera"] || plot.layout[from].camera;
-    if (!camera) { return; }
-    if (leader === null) { copy(from, camera); } else { waiting = { from: from, camera: camera }; }
+    var names = event ? moved(event) : [];
+    // An event about all scenes at once is the echo of a copy, and would be answered for ever.
+    if (names.length === 0 || names.length === scenes().length) { return; }
+    var camera = event[names[0] + ".camera"] || plot.layout[names[0]].camera;
+    if (busy) { waiting = camera; } else { copy(camera); }
   }
 
   plot.on("plotly_relayouting", follow);  // during a drag
