@@ -55,6 +55,15 @@ def strings(value):
     return [value] if isinstance(value, str) else []
 
 
+def with_lattice(surface, values):
+    """The surface as an adaptive one, with these values on the lattice under it."""
+    lattice = values.rename(alpha="alpha_node", beta="beta_node")
+    found = surface[["loss", "center_loss"]].assign(
+        node_loss=lattice, loss_transform="none", loss_degree=1, evaluated=lattice > 0
+    )
+    return found.assign_coords(alpha_node=surface["alpha"].values, beta_node=surface["beta"].values)
+
+
 @pytest.fixture
 def pair(model):
     return {"standard": model(2.0), "dropattack": model(0.5, 0.75)}
@@ -98,8 +107,9 @@ def test_a_cliff_makes_no_pits(model):
 
 
 @pytest.mark.parametrize("label", CHOICES)
-def test_common_scales(pair, label):
-    figure = after(surfaces(pair, resolution=9), label)
+@pytest.mark.parametrize("order", [1, -1], ids=["the steeper first", "the steeper last"])
+def test_common_scales(pair, label, order):
+    figure = after(surfaces(dict(list(pair.items())[::order]), resolution=9), label)
     first, second = seen(figure)
     assert (first.cmin, first.cmax) == (second.cmin, second.cmax)
     axes = [figure.layout[name].zaxis for name in scenes(figure)]
@@ -289,11 +299,22 @@ def test_a_split_that_is_nowhere_finite(model):
         surfaces({"one": surface}, split="test")
 
 
-def test_beyond_what_a_graphics_card_holds(model):
+@pytest.mark.parametrize("is_adaptive", [False, True], ids=["grid", "adaptive"])
+def test_beyond_what_a_graphics_card_holds(model, is_adaptive):
     surface = model(splits=())
     surface["loss"][0, 0] = 1e300
-    (trace,) = seen(surfaces({"one": surface}, resolution=9))
+    drawn = with_lattice(surface, surface["loss"]) if is_adaptive else surface
+    (trace,) = seen(surfaces({"one": drawn}, resolution=9))
     assert np.argwhere(np.isnan(trace.z)).tolist() == [[0, 0]]
+
+
+def test_a_value_too_large_is_as_good_as_infinite(model):
+    # Between the points too: no spline goes through it.
+    large, infinite = model(splits=()), model(splits=())
+    large["loss"][0, 0], infinite["loss"][0, 0] = 1e300, np.inf
+    first, second = seen(surfaces({"large": large, "infinite": infinite}, resolution=17))
+    np.testing.assert_array_equal(first.z, second.z)
+    assert np.isfinite(second.z).sum() > 280  # of 289
 
 
 def with_span(model, span):
@@ -397,10 +418,6 @@ def test_small_enough_to_send(pair):
 def test_an_adaptive_surface_is_drawn_from_its_lattice(model):
     # The lattice says otherwise than the rendered points, so that one sees which of them was drawn.
     surface = model(splits=())
-    lattice = surface["loss"].rename(alpha="alpha_node", beta="beta_node") + 1
-    surface = surface[["loss", "center_loss"]].assign(
-        node_loss=lattice, loss_transform="none", loss_degree=3, evaluated=lattice > 0
-    )
-    surface = surface.assign_coords(alpha_node=surface["alpha"].values, beta_node=surface["beta"].values)
+    surface = with_lattice(surface, surface["loss"] + 1)
     (trace,) = seen(surfaces({"one": surface}, resolution=5, logarithmic=False))
     assert trace.z[1, 4] == pytest.approx(3.1875, rel=1e-6)
