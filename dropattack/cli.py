@@ -225,6 +225,28 @@ def claims(
             write_text(file, text)
 
 
+@app.command()
+@one_line_errors
+def report(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_OR_RESULTS...", help="Folders: runs, results of a study, or results of several studies."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file.")] = Path("report.html"),
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Folder of stored pictures, one sub-folder a study; what is not there is drawn anew."),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Of the page; without it, the folders' names.")] = None,
+) -> None:
+    """One HTML file that opens without a network: verdicts, tables, surfaces, and how each number was made."""
+    from dropattack.report import report_on
+
+    typer.echo(report_on(paths, output, figures=figures, title=title))
+
+
 StudyFile = Annotated[Path, typer.Argument(help="TOML file, such as studies/mnist-desk.toml.")]
 StudyRuns = Annotated[Path | None, typer.Option("--output", "-o", help="Folder of the runs; without it, runs/NAME.")]
 Figures = Annotated[Path | None, typer.Option(help="Folder of the pictures; without it, that of the tables.")]

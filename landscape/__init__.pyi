@@ -90,4 +90,5 @@ from .statistics import generalization_gaps as generalization_gaps
 from .statistics import rank_correlations as rank_correlations
 from . import interactive as interactive
 from . import plots as plots
+from . import report as report
 from . import statistics as statistics

@@ -8,6 +8,7 @@ import pytest
 import landscape
 import landscape.interactive
 import landscape.plots
+import landscape.report
 
 PUBLIC = [
     "CheckReport",
@@ -80,6 +81,7 @@ PUBLIC = [
     "random_directions",
     "rank_correlations",
     "relative_flatness",
+    "report",
     "rescalings",
     "sam_sharpness",
     "scale_check",
@@ -146,6 +148,11 @@ def test_plots():
 def test_interactive():
     assert landscape.interactive.__all__ == ["LINKED_CAMERAS", "describe", "overlay", "surfaces", "write_html"]
     assert all(hasattr(landscape.interactive, name) for name in landscape.interactive.__all__)
+
+
+def test_report():
+    assert {"Section", "Table", "Picture", "Interactive", "write_report"} <= set(landscape.report.__all__)
+    assert all(hasattr(landscape.report, name) for name in landscape.report.__all__)
 
 
 def test_no_such_entry():
