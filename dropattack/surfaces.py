@@ -28,6 +28,7 @@ from landscape import (
     radial_profile_band,
     random_directions,
 )
+from landscape.files import replaced
 from landscape.statistics import compare_methods
 
 __all__ = [
@@ -218,11 +219,9 @@ def one_surface(surfaces: xr.Dataset, model: str, split: str, training_seed: int
 def write_surfaces(surfaces: xr.Dataset, path: Path) -> None:
     """Write one protocol of :func:`study_surfaces` as compressed netCDF, atomically."""
     numbers = [name for name, values in surfaces.data_vars.items() if values.dtype.kind == "f"]
-    temporary = path.with_name(f".{path.name}.part")
-    surfaces.to_netcdf(
-        temporary, engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 6} for name in numbers}
-    )
-    temporary.replace(path)
+    encoding = {name: {"zlib": True, "complevel": 6} for name in numbers}
+    with replaced(path) as temporary:
+        surfaces.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
 def _authors_directions(risk: EmpiricalRisk, run: Path, seed: int) -> tuple[Direction, ...]:

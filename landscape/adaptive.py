@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from landscape.evaluation.totals import Node
+from landscape.evaluation.values import Node
 from landscape.interpolation import Form, Interpolant, bounds_of, range_of
 from landscape.lattice import Cell, Index, Lattice
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from landscape.directions import check_same_parameters
 from landscape.evaluation.batch_norm import batch_norm_layers
-from landscape.evaluation.totals import Values
+from landscape.evaluation.values import Values
 from landscape.evaluation.walk import Risks, Walk, evaluate, named
 
 __all__ = ["at_combinations", "combined", "walk_of_combinations", "warn_of_running_statistics"]

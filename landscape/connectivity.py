@@ -25,7 +25,7 @@ from landscape.combinations import (
 from landscape.datasets import assembled, attributes_of, write
 from landscape.directions import check_same_parameters, direction_between
 from landscape.evaluation.points import Points
-from landscape.evaluation.totals import Values
+from landscape.evaluation.values import Values
 from landscape.evaluation.walk import Risks, Walk, named
 from landscape.parameters import Point
 from landscape.risk import EmpiricalRisk

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from landscape.evaluation.totals import Values
+from landscape.evaluation.values import Values
 from landscape.evaluation.walk import Walk
+from landscape.files import replaced
 from landscape.interpolation import DIMENSIONS
 from landscape.parameters import fingerprint, inner_product, norm
 
@@ -129,13 +130,8 @@ def center_of(surface: xr.Dataset) -> Values:
 
 def write(dataset: xr.Dataset, path: Path) -> None:
     """Write a dataset as netCDF, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replaced(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_surface(path: str | Path) -> xr.Dataset:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import xarray as xr
+
+from landscape.files import replaced
 
 __all__ = ["to_csv", "to_vtk"]
 
@@ -46,8 +47,8 @@ def to_csv(surface: xr.Dataset, path: str | Path, nodes: bool = False) -> None:
     table = surface[_on(surface, axes)].to_dataframe(dim_order=dims).reset_index()
     chosen = [name for name in surface.coords if not surface[name].dims]  # by .sel(split=…)
     columns = [*chosen, *dims, *_on(surface, axes)]
-    with _replaced(path) as file:
-        file.write(table[columns].to_csv(index=False, na_rep="NaN", lineterminator="\n").encode())
+    with replaced(path) as temporary:
+        table[columns].to_csv(temporary, index=False, na_rep="NaN", lineterminator="\n")
 
 
 def to_vtk(
@@ -109,8 +110,8 @@ def to_vtk(
         | {"height_of": shown, "height_logarithm": int(logarithm), "height_offset": low, "height_scale": scale},
     )
     root = (_line, _plane, _volume)[len(axes) - 1](drawing)
-    with _replaced(path) as file:
-        ET.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+    with replaced(path) as temporary:
+        ET.ElementTree(root).write(temporary, encoding="utf-8", xml_declaration=True)
 
 
 def _axes(surface: xr.Dataset) -> list[str]:
@@ -311,15 +312,3 @@ def _checked(path: str | Path, suffix: str, what: str) -> Path:
     if path.suffix.lower() != suffix:
         raise ValueError(f"path: {what} is written to a {suffix} file, got {path.name!r}")
     return path
-
-
-@contextlib.contextmanager
-def _replaced(path: Path) -> Iterator[BinaryIO]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

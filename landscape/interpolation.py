@@ -14,7 +14,7 @@ from scipy.interpolate import BSpline, NdBSpline, make_interp_spline
 from scipy.ndimage import distance_transform_edt
 from scipy.sparse.linalg import spsolve
 
-from landscape.evaluation.totals import SEPARATOR
+from landscape.evaluation.values import SEPARATOR
 
 __all__ = ["DIMENSIONS", "Form", "Interpolant", "bounds_of", "interpolant", "lattice_dimension", "range_of"]
 

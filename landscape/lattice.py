@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from landscape.evaluation.totals import Node
+from landscape.evaluation.values import Node
 
 __all__ = ["Cell", "Index", "Lattice"]
 

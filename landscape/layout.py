@@ -10,7 +10,7 @@ import xarray as xr
 
 from landscape.adaptive import Refined
 from landscape.datasets import along_splits, assembled
-from landscape.evaluation.totals import SEPARATOR, Node, Values
+from landscape.evaluation.values import SEPARATOR, Node, Values
 from landscape.interpolation import DIMENSIONS, Interpolant, bounds_of, lattice_dimension, range_of
 
 __all__ = ["adapted", "gridded", "points_of"]

@@ -14,7 +14,7 @@ from torch import Tensor
 from landscape.adaptive import Tolerance, refine
 from landscape.datasets import grid_axes, with_center
 from landscape.evaluation.points import Points
-from landscape.evaluation.totals import SEPARATOR, Node, Values, flat
+from landscape.evaluation.values import SEPARATOR, Node, Values, flat
 from landscape.evaluation.walk import Risks, Walk, named
 from landscape.layout import adapted, gridded, points_of
 

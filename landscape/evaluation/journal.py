@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from landscape.evaluation.totals import Node, Values
+from landscape.evaluation.values import Node, Values
 
 __all__ = ["Identity", "Journal", "check_same"]
 

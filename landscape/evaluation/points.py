@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from landscape.datasets import attributes_of, center_of, open_surface, write
 from landscape.evaluation.journal import Journal, check_same
-from landscape.evaluation.totals import Node, Values
+from landscape.evaluation.values import Node, Values
 from landscape.evaluation.walk import Walk, as_they_come
 from landscape.evaluation.workers import Parcel
 from landscape.parameters import fingerprint

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from landscape.evaluation import workers
-from landscape.evaluation.totals import Node, Values
+from landscape.evaluation.values import Node, Values
 from landscape.risk import EmpiricalRisk
 
 __all__ = ["Measure", "Risks", "Walk", "as_they_come", "evaluate", "named"]

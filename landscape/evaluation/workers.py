@@ -22,7 +22,7 @@ import cloudpickle
 import torch
 from torch import Tensor
 
-from landscape.evaluation.totals import Node, Values
+from landscape.evaluation.values import Node, Values
 
 __all__ = ["Answer", "Parcel", "Walkable", "call", "packed", "work"]
 

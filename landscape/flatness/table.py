@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from landscape.evaluation import workers
 from landscape.evaluation.walk import Risks, named
+from landscape.files import replaced
 from landscape.flatness.measurement import Measurement, Measurements, Metric
 from landscape.flatness.metrics import METRICS
 from landscape.matching import Match, match_training_loss
@@ -238,11 +239,9 @@ def _read(file: Path, identity: str) -> Rows | None:
 
 
 def _write(file: Path, identity: str, rows: Rows) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
     plain = [{key: None if _is_missing(value) else value for key, value in row.items()} for row in rows]
-    temporary = file.with_name(f".{file.name}.part")
-    temporary.write_text(json.dumps({"identity": identity, "rows": plain}), encoding="utf-8")
-    temporary.replace(file)
+    with replaced(file) as temporary:
+        temporary.write_text(json.dumps({"identity": identity, "rows": plain}), encoding="utf-8")
 
 
 def _is_missing(value: object) -> bool:

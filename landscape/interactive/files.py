@@ -9,6 +9,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
+from landscape.files import replaced
 from landscape.interactive.cameras import LINKED_CAMERAS
 
 __all__ = ["write_html"]
@@ -67,10 +68,5 @@ def write_html(
     content = _FIGURE.format(plot=plot, description=html.escape(description))
     if plotly_js == "inline":
         content = _PAGE.format(title=html.escape(title), figure=content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replaced(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from landscape.files import replaced
+
 __all__ = ["save"]
 
 
@@ -26,15 +28,13 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ("pdf", "png
         ValueError: a format that Matplotlib cannot write.
     """
     stem = Path(path)
-    stem.parent.mkdir(parents=True, exist_ok=True)
     files = []
     for ending in formats:
         if ending not in figure.canvas.get_supported_filetypes():
             known = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
             raise ValueError(f"formats: expected some of {known}, got {ending!r}")
         file = stem.with_name(f"{stem.name}.{ending}")
-        part = stem.with_name(f".{stem.name}.part.{ending}")
-        figure.savefig(part, dpi=dpi, format=ending)
-        part.replace(file)
+        with replaced(file) as temporary:
+            figure.savefig(temporary, dpi=dpi, format=ending)
         files.append(file)
     return files

@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 from plotly.offline import get_plotlyjs
 
+from landscape.files import replaced
 from landscape.interactive import LINKED_CAMERAS
 from landscape.report.cells import ShownCell, shown_cell, shown_columns, shown_rows
 from landscape.report.packing import SharedArrays, data_address, packed
@@ -127,13 +128,8 @@ def write_report(
             f"expected a report of at most {maximum_size:,} bytes, got {len(content):,}; leave out pictures, or draw "
             "figures at a lower resolution"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
+    with replaced(path) as temporary:
         temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(content)
 
 

@@ -167,6 +167,8 @@ LOADED = {
     "risk": ("import landscape; landscape.EmpiricalRisk", PLOTTING),
     "numbers": ("import landscape; landscape.flatness_table, landscape.loss_surface", PLOTTING),
     "plots": ("import landscape; landscape.plots", ["plotly", "torch"]),
+    "interactive": ("import landscape; landscape.interactive", ["torch"]),
+    "report": ("import landscape; landscape.report", ["torch"]),
     "help": (
         "from typer.testing import CliRunner; from landscape.cli import app; "
         "commands = ['--help'], ['surface', '--help'], ['flatness', '-h']; "
