@@ -4,22 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help demo test lint format notebooks lab clean
+.PHONY: help demo test test-browser lint format notebooks lab clean
 
 help:
-	@echo "make demo       train, compare and draw: the main job (results in demo/)"
-	@echo "make test       run the tests"
-	@echo "make lint       check format, style and types"
-	@echo "make format     put the format right"
-	@echo "make notebooks  execute the notebooks in place"
-	@echo "make lab        open JupyterLab with everything installed"
-	@echo "make clean      remove the virtual environment and caches"
+	@echo "make demo          train, compare and draw: the main job (results in demo/)"
+	@echo "make test          run the tests"
+	@echo "make test-browser  open the pages in a real Chromium, which must be installed"
+	@echo "make lint          check format, style and types"
+	@echo "make format        put the format right"
+	@echo "make notebooks     execute the notebooks in place"
+	@echo "make lab           open JupyterLab with everything installed"
+	@echo "make clean         remove the virtual environment and caches"
 
 demo: $(VENV)/.installed
 	$(BIN)/dropattack demo --output demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
+
+# One after the other: each draws in software with all cores, which takes minutes.
+test-browser: $(VENV)/.installed-dev
+	DROPATTACK_BROWSER=1 $(BIN)/python -m pytest tests/landscape/interactive/test_browser.py tests/landscape/report/test_browser.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
