@@ -24,7 +24,7 @@ test: $(VENV)/.installed-dev
 
 # One after the other: each draws in software with all cores, which takes minutes.
 test-browser: $(VENV)/.installed-dev
-	DROPATTACK_BROWSER=1 $(BIN)/python -m pytest tests/landscape/interactive/test_browser.py tests/landscape/report/test_browser.py
+	DROPATTACK_BROWSER=1 $(BIN)/python -m pytest tests/landscape/interactive/test_browser.py tests/landscape/report/test_browser.py tests/dropattack/test_report.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -36,7 +36,10 @@ class Detail(NamedTuple):
 
 
 # Each is tried if the page of the one before is too large.
-_DETAILS = (Detail(), Detail(with_gap=False), Detail(31, False, 1300), Detail(21, False, 1000))
+_DETAILS = (
+    *(Detail(), Detail(with_gap=False), Detail(with_gap=False, widest=1400), Detail(31, False, 1200)),
+    Detail(21, False, 1000),
+)
 
 
 def report_on(

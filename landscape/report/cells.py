@@ -132,7 +132,7 @@ def _columns(table: Table) -> Sequence[Column]:
 
 
 def _key(value: float) -> str:
-    """As JavaScript's ``Number`` reads it, with all digits; empty for NaN."""
+    """As JavaScript's ``Number`` reads it, with more digits than a table shows; empty for NaN."""
     if math.isnan(value):
         return ""
-    return repr(value) if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"
+    return format(value, ".7g") if math.isfinite(value) else "Infinity" if value > 0 else "-Infinity"

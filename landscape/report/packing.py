@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import gzip
 import io
 from typing import Any
@@ -78,6 +79,7 @@ class SharedArrays:
         return self._ids[text]
 
 
+@functools.lru_cache(maxsize=256)  # a page that was too large is written again, mostly of the same pictures
 def _webp(png: bytes, alt: str, widest: int) -> str:
     try:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as opened:

@@ -80,6 +80,7 @@ def render(
         lead=lead,
         sections=sections,
         made_with=dict(made_with or {}),
+        most_columns=max((len(shown_columns(table, [])) for table in _tables(sections)), default=0),
         policy=_POLICY,
         style=_packaged("style.css"),
         script=_packaged("script.js"),
@@ -220,12 +221,22 @@ def _all_sections(parts: Sequence[Part]) -> Iterator[Section]:
             yield from _all_sections(part.parts)
 
 
-def _links(parts: Sequence[Part]) -> Iterator[Link]:
+def _leaves(parts: Sequence[Part]) -> Iterator[Part]:
     for part in parts:
-        values: list[object] = []
         if isinstance(part, Section):
-            yield from _links(part.parts)
-        elif isinstance(part, Table):
+            yield from _leaves(part.parts)
+        else:
+            yield part
+
+
+def _tables(parts: Sequence[Part]) -> Iterator[Table]:
+    yield from (part for part in _leaves(parts) if isinstance(part, Table))
+
+
+def _links(parts: Sequence[Part]) -> Iterator[Link]:
+    for part in _leaves(parts):
+        values: list[object] = []
+        if isinstance(part, Table):
             values = part.frame.to_numpy(dtype=object).ravel().tolist()
         elif isinstance(part, Facts):
             values = [one for value in part.facts.values() for one in (value if isinstance(value, list) else [value])]

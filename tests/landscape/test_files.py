@@ -23,8 +23,13 @@ def test_its_folder_is_made_and_nothing_else_is_left(path):
 def test_the_old_file_stays_after_an_error(path):
     path.parent.mkdir()
     path.write_text("old")
-    with pytest.raises(OSError, match="disk full"), replaced(path) as temporary:
-        temporary.write_text("ha")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        _fail(path)
     assert path.read_text() == "old"
     assert [file.name for file in path.parent.iterdir()] == ["table.csv"]
+
+
+def _fail(path):
+    with replaced(path) as temporary:
+        temporary.write_text("ha")
+        raise OSError("disk full")
