@@ -264,11 +264,11 @@ const observer = new IntersectionObserver(
 );
 document.querySelectorAll("figure.interactive").forEach((figure) => observer.observe(figure));
 
-// ---- paper: what is folded is printed, too
+// ---- paper: what is folded is printed, too, but for tables, which may have hundreds of rows: a reader opens those
 
 let unfolded = [];
 addEventListener("beforeprint", () => {
-  unfolded = Array.from(document.querySelectorAll("details:not([open])"));
+  unfolded = Array.from(document.querySelectorAll("details:not([open], :has(table))"));
   unfolded.forEach((one) => { one.open = true; });
 });
 addEventListener("afterprint", () => {

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from plotly.subplots import make_subplots
 
-from landscape.report import Badge, Cell, Column, Facts, Interactive, Picture, Section, Table, write_report
+from landscape.report import Badge, Cell, Code, Column, Facts, Interactive, Picture, Section, Table, write_report
 
 HOSTILE = '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
 
@@ -52,6 +52,7 @@ def page(chromium, tmp_path_factory):
         # Far below: drawn only when it is scrolled to.
         Section("Space", ["word " * 60 + "\n\n"] * 60),
         Section("Figure", [Interactive(two_scenes(), caption="bowls", still=still)], "figure"),
+        Section("Folded", [Table(frame, "hundreds of rows", folded=True), Code("a = 1", "settings", folded=True)]),
     ]  # fmt: skip
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(path, HOSTILE, sections)
@@ -60,12 +61,13 @@ def page(chromium, tmp_path_factory):
 
 def column(page, place):
     return page.eval_on_selector_all(
-        "tbody tr", f"rows => rows.map(row => row.cells[{place}]).map(cell => cell.dataset.sort ?? cell.textContent)"
+        "section:first-child tbody tr",
+        f"rows => rows.map(row => row.cells[{place}]).map(cell => cell.dataset.sort ?? cell.textContent)",
     )
 
 
 def test_tables_sort_both_ways_and_what_is_missing_stays_last(page):
-    buttons = page.locator("thead button")
+    buttons = page.locator("section:first-child thead button")
     assert buttons.count() == 3
     buttons.nth(1).click()
     assert column(page, 1) == ["-2.0", "0.5", "Infinity", ""]
@@ -75,7 +77,7 @@ def test_tables_sort_both_ways_and_what_is_missing_stays_last(page):
     assert column(page, 1) == ["Infinity", "0.5", "-2.0", ""]
     assert page.get_attribute("thead th:nth-child(2)", "aria-sort") == "descending"
     buttons.nth(2).click()
-    assert column(page, 2) == ["-1.0", "9.0", "10.0", ""]  # by number, not by letter
+    assert column(page, 2) == ["-1", "9", "10", ""]  # by number, not by letter
     assert page.get_attribute("thead th:nth-child(2)", "aria-sort") is None
     buttons.nth(0).click()
     assert column(page, 0) == [HOSTILE, "a9", "a10", "b"]  # numbers in names count as such
@@ -167,6 +169,16 @@ def test_on_paper_pictures_stand_for_figures(page):
     assert not page.is_visible(".live")
     assert not page.is_visible("#theme")
     page.emulate_media(media="screen")
+
+
+def test_what_is_folded_is_printed_but_for_tables(page):
+    folded = page.locator("details.folded")
+    opened = "all => all.map(one => one.open)"
+    assert folded.evaluate_all(opened) == [False, False]
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert folded.evaluate_all(opened) == [False, True]
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert folded.evaluate_all(opened) == [False, False]
 
 
 def test_no_error_and_no_request(page):
