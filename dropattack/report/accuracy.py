@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dropattack.report.files import cells, interval_cells, picture, read
+from dropattack.report.files import cells, filled, interval_cells, picture, read
 from landscape import plots
 from landscape.report import Cell, Column, Section, Table, shown_number
 
@@ -79,8 +79,7 @@ def _comparison(group: pd.DataFrame, metric: str, folded: bool) -> Table:
         Column("p_holm", "p", "Holm", ".2g"),
         Column("p_exact", "p", "exact", ".2g"),
     ]
-    known = [column for column in columns if column.name in rows and not rows[column.name].isna().all()]
-    return Table(rows, f"Test {metric} of every method{against}", known, folded)
+    return Table(rows, f"Test {metric} of every method{against}", filled(rows, columns), folded)
 
 
 def _mean(mean: float, sd: float) -> Cell:

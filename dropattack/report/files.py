@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from landscape.report import Cell, Picture, shown_number
+from landscape.report import Cell, Column, Picture, shown_number
 
-__all__ = ["Kind", "cells", "interval_cell", "interval_cells", "kind_of", "picture", "read", "studies_in"]
+__all__ = ["Kind", "cells", "filled", "interval_cell", "interval_cells", "kind_of", "picture", "read", "studies_in"]
 
 Kind = Literal["results", "study", "run"]
 
@@ -107,6 +107,11 @@ def interval_cells(table: pd.DataFrame, spec: str) -> pd.Series:
 def cells(table: pd.DataFrame, values: Iterable[object]) -> pd.Series:
     """A column for a table, of anything that a report can show."""
     return pd.Series(list(values), index=table.index, dtype=object)
+
+
+def filled(table: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
+    """Those columns that the table has, and not only as missing values."""
+    return [column for column in columns if column.name in table and not table[column.name].isna().all()]
 
 
 def _is_study(folder: Path) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dropattack.report.files import picture, read
+from dropattack.report.files import filled, picture, read
 from landscape.report import Column, Section, Table
 
 __all__ = ["gradients_section"]
@@ -71,7 +71,7 @@ def _tables(folder: Path) -> Iterator[Table]:
         ]
         mine = readings[readings["of"] == "beyond"]
         caption = "What each reading of the paper changes in the update, beyond the clean gradient"
-        yield Table(mine, caption, [one for one in columns if one.name in mine], folded=True)
+        yield Table(mine, caption, filled(mine, columns), folded=True)
     if (masks := read(folder / "masks.csv", ("attack_probability", "of", "quantity", "value"))) is not None:
         columns = [
             Column("model", "Run"),
@@ -85,7 +85,7 @@ def _tables(folder: Path) -> Iterator[Table]:
             Column("draws", "Draws"),
         ]
         caption = "What the mask does to perturbations and updates"
-        yield Table(masks, caption, [one for one in columns if one.name in masks], folded=True)
+        yield Table(masks, caption, filled(masks, columns), folded=True)
 
 
 def _updates(updates: pd.DataFrame) -> Table:
@@ -106,7 +106,7 @@ def _updates(updates: pd.DataFrame) -> Table:
         "DropAttack's update against the gradient of the explicit penalty, both beyond the clean gradient, at the "
         "selected checkpoint: mean over masks"
     )
-    return Table(means, caption, [one for one in columns if one.name in means])
+    return Table(means, caption, filled(means, columns))
 
 
 def _run(file: Path) -> str:

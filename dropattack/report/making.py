@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from dropattack.report.files import read
+from dropattack.report.files import filled, read
 from landscape import open_surface
 from landscape.report import Code, Column, Facts, Part, Section, Table
 
@@ -132,7 +132,7 @@ def _runs(runs: pd.DataFrame) -> Table:
         Column("best_test_loss", "Test loss", "nats", ".4f"),
         Column("training_seconds", "Training", "s", ".0f"),
     ]
-    return Table(_per_cent(runs), "Every run", [one for one in columns if one.name in runs], folded=True)
+    return Table(_per_cent(runs), "Every run", filled(runs, columns), folded=True)
 
 
 def _trials(tuning: pd.DataFrame) -> Table:
@@ -145,9 +145,7 @@ def _trials(tuning: pd.DataFrame) -> Table:
         Column("best_validation_loss", "Validation loss", "nats", ".4f"),
         Column("chosen", "Chosen"),
     ]
-    return Table(
-        _per_cent(tuning), "Every trial of the tuning", [one for one in columns if one.name in tuning], folded=True
-    )
+    return Table(_per_cent(tuning), "Every trial of the tuning", filled(tuning, columns), folded=True)
 
 
 def _per_cent(table: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dropattack.report.files import cells, interval_cells, picture, read
+from dropattack.report.files import cells, filled, interval_cells, picture, read
 from landscape import METRICS, plots
 from landscape.report import Badge, Column, Part, Picture, Section, Table, Tone
 
@@ -88,7 +88,7 @@ def differences_table(differences: pd.DataFrame, caption: str, folded: bool = Fa
         Column("rescaling", "Moved by rescaling"),
         Column("converged", "Converged"),
     ]
-    known = [column for column in columns if column.name in rows and not rows[column.name].isna().all()]
+    known = filled(rows, columns)
     if len(rows["checkpoint"].unique()) == 1:
         known = [column for column in known if column.name != "checkpoint"]
     return Table(rows, caption, known, folded)
@@ -173,7 +173,7 @@ def _gap(folder: Path, places: Sequence[Path], table: pd.DataFrame | None, with_
             Column("p_holm", "p after Holm's correction", format=".2g"),
         ]
         caption = "Does flatness go with a small generalization gap? Rank correlation over all runs"
-        found.append(Table(rows, caption, [one for one in columns if one.name in rows], folded=True))
+        found.append(Table(rows, caption, filled(rows, columns), folded=True))
     selected = None if table is None else table[table["checkpoint"] == "selected"]
     if with_gap:
         found += picture(
