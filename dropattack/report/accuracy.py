@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from dropattack.report.files import cells, filled, interval_cells, picture, read
+from dropattack.report.files import cells, filled, interval_cells, per_cent, picture, read
 from landscape import plots
-from landscape.report import Cell, Column, Section, Table, shown_number
+from landscape.report import Cell, Column, Part, Section, Table, shown_number
 
 __all__ = ["accuracy_section"]
 
@@ -46,7 +46,21 @@ def accuracy_section(folder: Path, places: Sequence[Path]) -> Section | None:
         _comparison(group, str(metric), folded=number > 0)
         for number, (metric, group) in enumerate(table.groupby("metric", sort=False))
     ]
-    return Section("Test accuracy", [_ABOUT, *tables, *curves])
+    return Section("Test accuracy", [_ABOUT, *tables, *_classical(folder), *curves])
+
+
+def _classical(folder: Path) -> list[Part]:
+    """A classifier that is no network, on the same examples."""
+    found = read(folder / "classical.csv", ("method", "best_validation_accuracy", "best_test_accuracy"))
+    if found is None:
+        return []
+    columns = [
+        Column("method", "Classifier"),
+        Column("best_validation_accuracy", "Validation accuracy", "%", ".2f"),
+        Column("best_test_accuracy", "Test accuracy", "%", ".2f"),
+    ]
+    caption = "For comparison: no network, on the same examples, tuned on the same validation data"
+    return [Table(per_cent(found), caption, columns)]
 
 
 def _curves(epochs: pd.DataFrame) -> Any:

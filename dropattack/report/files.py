@@ -11,7 +11,18 @@ import pandas as pd
 
 from landscape.report import Cell, Column, Picture, shown_number
 
-__all__ = ["Kind", "cells", "filled", "interval_cell", "interval_cells", "kind_of", "picture", "read", "studies_in"]
+__all__ = [
+    "Kind",
+    "cells",
+    "filled",
+    "interval_cell",
+    "interval_cells",
+    "kind_of",
+    "per_cent",
+    "picture",
+    "read",
+    "studies_in",
+]
 
 Kind = Literal["results", "study", "run"]
 
@@ -112,6 +123,12 @@ def cells(table: pd.DataFrame, values: Iterable[object]) -> pd.Series:
 def filled(table: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
     """Those columns that the table has, and not only as missing values."""
     return [column for column in columns if column.name in table and not table[column.name].isna().all()]
+
+
+def per_cent(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its accuracies as percentages."""
+    shares = [str(name) for name in table if str(name).endswith("_accuracy")]
+    return table.assign(**{name: 100 * table[name] for name in shares})
 
 
 def _is_study(folder: Path) -> bool:

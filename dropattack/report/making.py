@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from dropattack.report.files import filled, read
+from dropattack.report.files import filled, per_cent, read
 from landscape import open_surface
 from landscape.report import Code, Column, Facts, Part, Section, Table
 
@@ -23,15 +23,19 @@ def making_section(folder: Path) -> Section | None:
     """
     runs, tuning = read(folder / "runs.csv", ("study", "method", "seed")), read(folder / "tuning.csv", ("method",))
     surfaces = _stored_surfaces(folder)
-    flatness = next((table for room in ("", "flatness") if (table := _flatness(folder / room)) is not None), None)
     facts: dict[str, object] = {}
     commands = []
     name = None if runs is None else str(runs["study"].iloc[0])
     if runs is not None:
         facts |= _about_runs(runs, tuning)
         commands.append(["dropattack", "study", "run", f"studies/{name}.toml", "--results", f"results/{folder.name}"])
-    if flatness is not None:
-        facts["Flatness"] = _about_flatness(flatness)
+    if (folder / "classical.csv").is_file() and name is not None:
+        table = f"results/{folder.name}/classical.csv"
+        commands.append(["dropattack", "study", "classical", f"studies/{name}.toml", "--table", table])
+    for room in ("", "flatness"):
+        if (flatness := _flatness(folder / room)) is not None:
+            facts["Flatness"] = _about_flatness(flatness)
+            commands.append([*_flatness_command(flatness, name), "--results", str(Path("results", folder.name, room))])
     if surfaces is not None:
         facts["Surfaces"] = _about_surfaces(surfaces)
         commands.append(_surface_command(surfaces, folder))
@@ -77,6 +81,16 @@ def _about_flatness(flatness: pd.DataFrame) -> str:
         if column in flatness and len(values := flatness[column].unique()) == 1:
             told += f", {words.format(values[0])}"
     return told
+
+
+def _flatness_command(flatness: pd.DataFrame, study: str | None) -> list[str]:
+    command = ["dropattack", "study", "flatness", f"studies/{study or 'STUDY'}.toml"]
+    for option in ("method", "metric"):
+        command += [word for value in flatness[option].unique() for word in (f"--{option}", str(value))]
+    for option in ("examples", "seed"):
+        if option in flatness and len(values := flatness[option].unique()) == 1:
+            command += [f"--{option}", str(values[0])]
+    return command
 
 
 def _about_surfaces(surfaces: xr.Dataset) -> str:
@@ -132,7 +146,7 @@ def _runs(runs: pd.DataFrame) -> Table:
         Column("best_test_loss", "Test loss", "nats", ".4f"),
         Column("training_seconds", "Training", "s", ".0f"),
     ]
-    return Table(_per_cent(runs), "Every run", filled(runs, columns), folded=True)
+    return Table(per_cent(runs), "Every run", filled(runs, columns), folded=True)
 
 
 def _trials(tuning: pd.DataFrame) -> Table:
@@ -145,9 +159,4 @@ def _trials(tuning: pd.DataFrame) -> Table:
         Column("best_validation_loss", "Validation loss", "nats", ".4f"),
         Column("chosen", "Chosen"),
     ]
-    return Table(_per_cent(tuning), "Every trial of the tuning", filled(tuning, columns), folded=True)
-
-
-def _per_cent(table: pd.DataFrame) -> pd.DataFrame:
-    shares = [name for name in table if str(name).endswith("_accuracy")]
-    return table.assign(**{str(name): 100 * table[name] for name in shares})
+    return Table(per_cent(tuning), "Every trial of the tuning", filled(tuning, columns), folded=True)

@@ -227,6 +227,33 @@ def test_how_it_was_made(found):
     assert toml.text.endswith("seeds = [0, 1, 2]\n")
 
 
+def test_a_classifier_that_is_no_network_and_the_commands_for_it_and_for_flatness(tmp_path):
+    study = tmp_path / "mine"
+    (study / "flatness").mkdir(parents=True)
+    comparison().to_csv(study / "comparison.csv", index=False)
+    runs().to_csv(study / "runs.csv", index=False)
+    linear = {"method": ["tf-idf"], "best_validation_accuracy": [0.875], "best_test_accuracy": [0.75]}
+    pd.DataFrame(linear).to_csv(study / "classical.csv", index=False)
+    rows = [
+        {"method": method, "training_seed": 0, "checkpoint": "selected", "split": "train", "metric": "hessian_trace",
+         "setting": "", "value": 1.0, "loss": 0.1, "examples": 250, "seed": 3}
+        for method in METHODS[:2]
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(study / "flatness" / "flatness.csv", index=False)
+    accuracy, *_, making = sections_on([study])[0][0].parts
+    table = parts(accuracy, Table)[-1]
+    assert table.frame.loc[0, ["method", "best_validation_accuracy", "best_test_accuracy"]].to_list() == [
+        "tf-idf",
+        87.5,
+        75.0,
+    ]
+    assert parts(making, Code)[0].text.splitlines()[1:] == [
+        "$ dropattack study classical studies/table2-mnist.toml --table results/mine/classical.csv",
+        f"$ dropattack study flatness studies/table2-mnist.toml --method {METHODS[0]} --method {METHODS[1]} "
+        "--metric hessian_trace --examples 250 --seed 3 --results results/mine/flatness",
+    ]
+
+
 def test_a_run(run):
     (section,), lead = sections_on([run])
     assert lead == ""
