@@ -20,7 +20,7 @@ demo: $(VENV)/.installed
 	$(BIN)/dropattack demo --output demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # One after the other: each draws in software with all cores, which takes minutes.
 test-browser: $(VENV)/.installed-dev

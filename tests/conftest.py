@@ -8,7 +8,12 @@ import torch
 
 torch.set_num_threads(1)
 
+_LONGEST = ("test_notebooks.py", "test_gallery.py", "test_study.py")  # minutes each: last, they keep one worker waiting
 _PATIENCE = 120_000  # milliseconds: drawing without a graphics card, on a machine that others use, too
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: _LONGEST.index(item.path.name) if item.path.name in _LONGEST else len(_LONGEST))
 
 
 @pytest.fixture(scope="module")  # its event loop must not outlive the module: other tests start their own
