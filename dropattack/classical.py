@@ -41,9 +41,9 @@ def classical_baseline(study: Study, *, data_dir: str | Path | None = None) -> p
     the mean and standard deviation of the data set.
 
     ``LogisticRegression`` minimizes half the squared norm of the weights plus ``C`` times the sum of the training
-    losses, by L-BFGS, which draws nothing at random. ``C`` has three trials, as many as a tuned method of the studies
-    of Table 2: 1, 10 and 100 for texts, 0.0001, 0.001 and 0.01 for images. The best accuracy on validation data
-    decides, of equal ones the lower loss, and then the smaller ``C``. Test data is read once, by the chosen model.
+    losses, by L-BFGS, which draws nothing at random. ``C`` has three trials: 1, 10 and 100 for texts, 0.0001, 0.001 and
+    0.01 for images. The best accuracy on validation data decides, of equal ones the lower loss, and then the smaller
+    ``C``. Test data is read once, by the chosen model.
 
     Args:
         study: its data, and the sizes of the splits; models and methods do not matter.

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from dropattack.report.files import cells, filled, interval_cells, per_cent, picture, read
+from dropattack.report.columns import cells, filled, interval_cells, per_cent
+from dropattack.report.files import picture, read
 from landscape import plots
 from landscape.report import Cell, Column, Part, Section, Table, shown_number
 

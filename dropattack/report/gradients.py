@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dropattack.report.files import filled, picture, read
+from dropattack.report.columns import filled
+from dropattack.report.files import picture, read
 from landscape.report import Column, Section, Table
 
 __all__ = ["gradients_section"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 import xarray as xr
 
-from dropattack.report.files import filled, per_cent, read
+from dropattack.report.columns import filled, per_cent
+from dropattack.report.files import read
 from landscape import open_surface
 from landscape.report import Code, Column, Facts, Part, Section, Table
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from dropattack.report.files import cells, filled, interval_cells, picture, read
+from dropattack.report.columns import cells, filled, interval_cells
+from dropattack.report.files import picture, read
 from landscape import METRICS, plots
 from landscape.report import Badge, Column, Part, Picture, Section, Table, Tone
 

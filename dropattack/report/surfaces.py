@@ -110,15 +110,15 @@ def _interactive(shown: _Shown, places: Sequence[Path], resolution: int) -> list
     planes, methods = shown.planes, shown.methods
     if len(methods) > _MOST:
         parts.append(f"Of {len(methods)} methods the first {_MOST} are shown: {', '.join(methods[:_MOST])}.")
-    words = interactive.describe(planes)
+    beside = _fitted(interactive.surfaces(planes, resolution=resolution), rows=-(-len(planes) // _COLUMNS))
+    words = beside.layout.meta["description"]
     still = picture(places, "relief.png", words, "", lambda: plots.relief_panels(_panels(shown), columns=len(planes)))
     caption = f"training seed {shown.seed}, direction pair {shown.pair}. Scenes turn together."
-    beside = _fitted(interactive.surfaces(planes, resolution=resolution), rows=-(-len(planes) // _COLUMNS))
-    parts.append(Interactive(beside, words, f"Loss surfaces side by side: {caption}", still[0]))
+    parts.append(Interactive(beside, caption=f"Loss surfaces side by side: {caption}", still=still[0]))
     if len(planes) > 1:
         over = _fitted(interactive.overlay(planes, resolution=resolution))
         caption = "The same surfaces laid over one another; a click on a name in the legend hides one."
-        parts.append(Interactive(over, words, caption))
+        parts.append(Interactive(over, caption=caption))
     return parts
 
 

@@ -11,18 +11,18 @@ import pandas as pd
 
 from dropattack.claims import CLAIMS, INCONCLUSIVE, NOT_SUPPORTED, SUPPORTED, judge
 from dropattack.claims.evidence import records
-from dropattack.report.files import interval_cell
+from dropattack.report.columns import interval_cell
 from landscape.report import Badge, Column, Facts, Link, Section, Table, Tone
 
 __all__ = ["badge", "claims_section", "told"]
 
 _TONES: Mapping[str, Tone] = {SUPPORTED: "for", NOT_SUPPORTED: "against", INCONCLUSIVE: "open"}
 _ABOUT = """Claims of “DropAttack: a masked weight adversarial training method to improve generalization of neural \
-networks” (arXiv:2108.12805), each tested on data. A verdict says *supported* or *not supported* only where the 95 % \
+networks” (arXiv:2108.12805), each tested on data. A verdict says supported or not supported only where the 95 % \
 interval of the effect lies on one side: in every case that the claim speaks of, or against it in one of them.
 
 Verdicts hold for the networks, sizes and epochs of the studies below, which are smaller than the paper's. Intervals \
-are not corrected for the number of claims.""".replace("*", "")
+are not corrected for the number of claims."""
 _SPEC = ".3g"
 
 

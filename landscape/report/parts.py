@@ -165,11 +165,9 @@ class Facts:
 
     Attributes:
         facts: name to text, number, :class:`Badge` or :class:`Link`, or a list of these.
-        caption: what they are about.
     """
 
     facts: Mapping[str, object]
-    caption: str = ""
     kind: ClassVar[str] = "facts"
 
 

@@ -83,17 +83,6 @@ def test_the_same_figure_gives_the_same_page(model, tmp_path):
     assert written(figure, tmp_path / "1") == written(figure, tmp_path / "2")
 
 
-def test_a_part_of_a_page(model, tmp_path):
-    figure = surfaces({"a": model()})
-    first, second = (written(figure, tmp_path / name, plotly_js="none") for name in "12")
-    assert "<html" not in first
-    assert get_plotlyjs() not in first
-    assert len(first) < 1_000_000
-    places = {re.search(r'<div id="([^"]+)"', text).group(1) for text in (first, second)}
-    assert len(places) == 2  # both may be on one page
-    assert all(f'document.getElementById("{place}")' in first + second for place in places)
-
-
 def test_data_are_all_in_the_page(model, tmp_path):
     figure = surfaces({"a": model()}, resolution=5)
     text = written(figure, tmp_path)
@@ -110,8 +99,6 @@ def test_what_cannot_be_written(model, tmp_path):
     figure = surfaces({"a": model()}, resolution=5)
     with pytest.raises(ValueError, match=r"path: a page is written to a \.html file, got 'figure.png'"):
         write_html(figure, tmp_path / "figure.png")
-    with pytest.raises(ValueError, match="plotly_js: expected 'inline' or 'none', got 'cdn'"):
-        write_html(figure, tmp_path / "figure.html", plotly_js="cdn")
     assert list(tmp_path.iterdir()) == []
 
 

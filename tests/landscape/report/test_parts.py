@@ -92,7 +92,7 @@ def test_hostile_text_stays_text_everywhere():
         Table(frame, HOSTILE, [Column(HOSTILE, HOSTILE, HOSTILE)], folded=True),
         Picture(SVG, HOSTILE, HOSTILE),
         Interactive(figure(), HOSTILE, HOSTILE, Picture(png(), HOSTILE)),
-        Facts({HOSTILE: [HOSTILE, Badge(HOSTILE, "open")]}, HOSTILE),
+        Facts({HOSTILE: [HOSTILE, Badge(HOSTILE, "open")]}),
         Code(HOSTILE, HOSTILE),
         Code(HOSTILE, HOSTILE, folded=True),
         Section(HOSTILE, [HOSTILE], "there"),
