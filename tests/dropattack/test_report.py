@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dropattack.cli import app
 from dropattack.report import Detail, report_on, sections_on
-from landscape.report import Badge, Cell, Code, Facts, Interactive, Link, Picture, Section, Table
+from landscape.report import Badge, Cell, Code, Facts, Interactive, Link, Picture, Section, Table, TooLargeError
 
 EVIL = "<script>window.hacked=1<"  # a name of a folder has no slash
 METHODS = ("original", "dropattack-iw", f"<img src=x onerror='window.hacked=1'>{EVIL}/script>")
@@ -252,6 +252,36 @@ def test_a_classifier_that_is_no_network_and_the_commands_for_it_and_for_flatnes
         f"$ dropattack study flatness studies/table2-mnist.toml --method {METHODS[0]} --method {METHODS[1]} "
         "--metric hessian_trace --examples 250 --seed 3 --results results/mine/flatness",
     ]
+
+
+def test_a_column_that_is_nowhere_filled_is_left_out(tmp_path):
+    comparison().assign(paper=math.nan).to_csv(tmp_path / "comparison.csv", index=False)
+    accuracy = parts(sections_on([tmp_path])[0][0], Table)[0]
+    assert "paper" in accuracy.frame
+    assert "paper" not in [column.name for column in accuracy.columns]
+
+
+@pytest.mark.parametrize("fits", [1, 3, None])
+def test_a_page_that_is_too_large_is_written_with_less(tmp_path, monkeypatch, fits):
+    """Each time with fewer details, and never with more than the page may hold."""
+    seen = []
+
+    def written(path, title, sections, *, widest, **options):
+        seen.append(widest)
+        if len(seen) != fits:
+            raise TooLargeError("too large")
+        return 1_000_000
+
+    monkeypatch.setattr("dropattack.report.writing.write_report", written)
+    comparison().to_csv(tmp_path / "comparison.csv", index=False)
+    if fits is None:
+        with pytest.raises(TooLargeError, match="too large"):
+            report_on([tmp_path], tmp_path / "r.html")
+        assert len(seen) == 5
+    else:
+        assert "1 sections, 1.0 MB" in report_on([tmp_path], tmp_path / "r.html")
+        assert len(seen) == fits
+    assert seen == sorted(seen, reverse=True)
 
 
 def test_a_run(run):

@@ -170,6 +170,9 @@ def test_a_column_is_numeric_where_all_that_is_not_missing_is():
     sentence = Table(pd.DataFrame({"a": ["word " * 20], "b": [Cell("word " * 20, 1.0)]}), "long ones")
     assert page_of(sentence).all("table")[0]["class"] == "sortable long-1 number-2"
     assert [attrs.get("class") for attrs in page_of(sentence).all("th")] == ["long", "number", None]
+    text = render("T", [Section("S", [Section("inner", [sentence])])])
+    assert ".number-2 > tbody > tr > :nth-child(2) { text-align: right;" in text
+    assert ".number-3 " not in text  # no table has as many columns
     assert page.keys() == [None, None, None, "", None, "", None, ""]
     assert "(nats)" in page.texts
     assert page.texts.count("no value") == 3  # what a dash means, for those who hear the page
