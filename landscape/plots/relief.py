@@ -73,12 +73,12 @@ def relief_panels(surfaces: Mapping[str, xr.Dataset], heading: str | None = None
     scale = common_scale(surfaces.values())
     columns = columns or len(surfaces)
     rows = -(-len(surfaces) // columns)
-    height = 4.6 * rows + 0.6
+    height = 4.6 * rows + 0.85
     figure = Figure(figsize=(5.2 * columns, height), dpi=150)
     for number, (name, surface) in enumerate(surfaces.items(), 1):
         ax = figure.add_subplot(rows, columns, number, projection="3d")
         relief(surface, ax, scale, center_title(name, surface))
-    figure.subplots_adjust(left=0.02, right=0.94, bottom=0.3 / height, top=1 - 0.75 / height, wspace=0.12, hspace=0.18)
+    figure.subplots_adjust(left=0.02, right=0.94, bottom=0.55 / height, top=1 - 0.75 / height, wspace=0.12, hspace=0.18)
     put_caption(figure, made_how(surfaces))
     if heading is not None:
         figure.suptitle(heading, fontsize=11)
