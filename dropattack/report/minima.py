@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from dropattack.minima import pictured
 from dropattack.report.columns import cells, filled, interval_cells
 from dropattack.report.files import picture, read
 from landscape import METRICS, plots
@@ -132,7 +133,7 @@ def _tone(verdict: str) -> Tone:
 
 
 def _pictures(places: Sequence[Path], table: pd.DataFrame | None, differences: pd.DataFrame | None) -> list[Picture]:
-    selected = None if table is None else table[table["checkpoint"] == "selected"]
+    selected = None if table is None else pictured(table[table["checkpoint"] == "selected"])
     on_train = None if selected is None else selected[selected["split"] == "train"]
     rescaling = {name: metric.rescaling for name, metric in METRICS.items()}
     return [
@@ -152,7 +153,7 @@ def _pictures(places: Sequence[Path], table: pd.DataFrame | None, differences: p
             "Ratio to the baseline of every metric, at each checkpoint and on each split.",
             None
             if differences is None
-            else functools.partial(plots.metric_heat_map_panels, differences, rescaling=rescaling),
+            else functools.partial(plots.metric_heat_map_panels, pictured(differences), rescaling=rescaling),
         ),
     ]
 
@@ -175,7 +176,7 @@ def _gap(folder: Path, places: Sequence[Path], table: pd.DataFrame | None, with_
         ]
         caption = "Does flatness go with a small generalization gap? Rank correlation over all runs"
         found.append(Table(rows, caption, filled(rows, columns), folded=True))
-    selected = None if table is None else table[table["checkpoint"] == "selected"]
+    selected = None if table is None else pictured(table[table["checkpoint"] == "selected"])
     if with_gap:
         found += picture(
             places,

@@ -62,10 +62,10 @@ def baseline_of(study: Study) -> str:
 
 
 def _with_curves(results: pd.DataFrame) -> list[str]:
-    """The rows of Figure 2, one of each setting; without them, the first four."""
+    """The rows of Figure 2, one of each setting; where there are no two of them, the first four."""
     settings = results.drop_duplicates("method").drop_duplicates("setting").set_index("method")["setting"]
     wanted = [name for name in ("original", "epsilon-0", "dropattack-iw", "dropattack-iw-paper") if name in settings]
-    return wanted or list(settings.index[:4])
+    return wanted if len(wanted) > 1 else list(settings.index[:4])
 
 
 def _printed(dataset: str) -> dict[tuple[str, str], float]:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dropattack.cli import app
-from dropattack.minima import measure_runs
+from dropattack.minima import measure_runs, pictured
 from dropattack.study import Study
 
 STUDY = """
@@ -97,3 +97,13 @@ def test_runs_of_other_data_are_refused(measured):
     with pytest.raises(ValueError, match="was trained on other data"):
         measure_runs(Study.from_toml(folder / "tiny.toml"), folder / "runs", examples=60, progress=False)
     file.write_text(text)
+
+
+def test_pictures_show_the_gradient_norm_of_all_weights_for_those_of_each():
+    table = pd.DataFrame({
+        "metric": ["filter_normalized_rise", "weight_gradient_norm", "weight_gradient_norm", "input_gradient_norm"],
+        "setting": ["radius=0.5", "site=fc1.weight", "site=*", "site=input"],
+    })
+    assert list(pictured(table)["setting"]) == ["radius=0.5", "site=*", "site=input"]
+    chosen = table[table["setting"] != "site=*"]  # only some weights were asked for
+    assert pictured(chosen).equals(chosen)
