@@ -127,7 +127,7 @@ def summarize(table: pd.DataFrame, baseline: str, folder: str | Path, figures: s
 
 
 def pictured(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that pictures show: without the gradient norm of each single weight, where that of all of them is there."""
+    """The rows that pictures show: not the gradient norm of each weight, where that of all of them is there."""
     single = table["metric"].eq("weight_gradient_norm")
     if "setting" not in table or not (single & table["setting"].eq("site=*")).any():
         return table

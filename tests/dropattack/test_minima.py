@@ -100,10 +100,12 @@ def test_runs_of_other_data_are_refused(measured):
 
 
 def test_pictures_show_the_gradient_norm_of_all_weights_for_those_of_each():
-    table = pd.DataFrame({
-        "metric": ["filter_normalized_rise", "weight_gradient_norm", "weight_gradient_norm", "input_gradient_norm"],
-        "setting": ["radius=0.5", "site=fc1.weight", "site=*", "site=input"],
-    })
+    table = pd.DataFrame(
+        {
+            "metric": ["filter_normalized_rise", "weight_gradient_norm", "weight_gradient_norm", "input_gradient_norm"],
+            "setting": ["radius=0.5", "site=fc1.weight", "site=*", "site=input"],
+        }
+    )
     assert list(pictured(table)["setting"]) == ["radius=0.5", "site=*", "site=input"]
     chosen = table[table["setting"] != "site=*"]  # only some weights were asked for
     assert pictured(chosen).equals(chosen)
