@@ -19,7 +19,7 @@ from dropattack.training import check_same_data
 from landscape import METRICS, EmpiricalRisk, Metric, flatness_table, flatness_verdicts, plots
 from landscape.statistics import compare_methods, rank_correlations
 
-__all__ = ["SPLITS_MEASURED", "epoch_weights", "measure_runs", "pictured", "risks_of_run", "summarize"]
+__all__ = ["SPLITS_MEASURED", "epoch_weights", "measure_runs", "risks_of_run", "summarize", "without_single_weights"]
 
 SPLITS_MEASURED = ("train", "test")
 
@@ -114,11 +114,13 @@ def summarize(table: pd.DataFrame, baseline: str, folder: str | Path, figures: s
     }.items():
         write_text(folder / f"{name}.csv", found.to_csv(index=False))
     seeds = table["training_seed"].nunique()
-    selected = pictured(table[table["checkpoint"] == "selected"])
+    selected = without_single_weights(table[table["checkpoint"] == "selected"])
     heading = f"On training data, {seeds} training seeds a method"
     plots.flatness_panels(selected[selected["split"] == "train"], heading=heading).savefig(pictures / "flatness.png")
     rescaling = {name: metric.rescaling for name, metric in METRICS.items()}
-    plots.metric_heat_map_panels(pictured(differences), rescaling=rescaling).savefig(pictures / "differences.png")
+    plots.metric_heat_map_panels(without_single_weights(differences), rescaling=rescaling).savefig(
+        pictures / "differences.png"
+    )
     plots.gap_panels(selected, heading=heading).savefig(pictures / "gap.png")
     return "\n".join(
         f"{row.method} against {row.baseline}, {row.checkpoint} checkpoint, {row.split} data: {row.sentence}"
@@ -126,8 +128,8 @@ def summarize(table: pd.DataFrame, baseline: str, folder: str | Path, figures: s
     )
 
 
-def pictured(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows that pictures show: not the gradient norm of each weight, where that of all of them is there."""
+def without_single_weights(table: pd.DataFrame) -> pd.DataFrame:
+    """What a reader can take in: not the gradient norm of each weight, where that of all of them is there."""
     single = table["metric"].eq("weight_gradient_norm")
     if "setting" not in table or not (single & table["setting"].eq("site=*")).any():
         return table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dropattack.minima import pictured
+from dropattack.minima import without_single_weights
 from dropattack.report.columns import cells, filled, interval_cells
 from dropattack.report.files import picture, read
 from landscape import METRICS, plots
@@ -44,7 +44,8 @@ def flatness_section(folder: Path, places: Sequence[Path], with_gap: bool = True
     if verdicts is not None:
         parts.append(_verdicts(verdicts))
     if differences is not None:
-        gradients = differences[differences["metric"].isin(_GRADIENTS) & (differences["checkpoint"] == "selected")]
+        gradients = without_single_weights(differences)
+        gradients = gradients[gradients["metric"].isin(_GRADIENTS) & (gradients["checkpoint"] == "selected")]
         if len(gradients):
             parts.append(differences_table(gradients, "Gradient norms at the selected checkpoint"))
         parts.append(
@@ -133,7 +134,7 @@ def _tone(verdict: str) -> Tone:
 
 
 def _pictures(places: Sequence[Path], table: pd.DataFrame | None, differences: pd.DataFrame | None) -> list[Picture]:
-    selected = None if table is None else pictured(table[table["checkpoint"] == "selected"])
+    selected = None if table is None else without_single_weights(table[table["checkpoint"] == "selected"])
     on_train = None if selected is None else selected[selected["split"] == "train"]
     rescaling = {name: metric.rescaling for name, metric in METRICS.items()}
     return [
@@ -153,7 +154,9 @@ def _pictures(places: Sequence[Path], table: pd.DataFrame | None, differences: p
             "Ratio to the baseline of every metric, at each checkpoint and on each split.",
             None
             if differences is None
-            else functools.partial(plots.metric_heat_map_panels, pictured(differences), rescaling=rescaling),
+            else functools.partial(
+                plots.metric_heat_map_panels, without_single_weights(differences), rescaling=rescaling
+            ),
         ),
     ]
 
@@ -176,7 +179,7 @@ def _gap(folder: Path, places: Sequence[Path], table: pd.DataFrame | None, with_
         ]
         caption = "Does flatness go with a small generalization gap? Rank correlation over all runs"
         found.append(Table(rows, caption, filled(rows, columns), folded=True))
-    selected = None if table is None else pictured(table[table["checkpoint"] == "selected"])
+    selected = None if table is None else without_single_weights(table[table["checkpoint"] == "selected"])
     if with_gap:
         found += picture(
             places,

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dropattack.cli import app
-from dropattack.minima import measure_runs, pictured
+from dropattack.minima import measure_runs, without_single_weights
 from dropattack.study import Study
 
 STUDY = """
@@ -106,6 +106,6 @@ def test_pictures_show_the_gradient_norm_of_all_weights_for_those_of_each():
             "setting": ["radius=0.5", "site=fc1.weight", "site=*", "site=input"],
         }
     )
-    assert list(pictured(table)["setting"]) == ["radius=0.5", "site=*", "site=input"]
+    assert list(without_single_weights(table)["setting"]) == ["radius=0.5", "site=*", "site=input"]
     chosen = table[table["setting"] != "site=*"]  # only some weights were asked for
-    assert pictured(chosen).equals(chosen)
+    assert without_single_weights(chosen).equals(chosen)
