@@ -41,6 +41,7 @@ from dropattack.study import (
     with_choices,
 )
 from dropattack.study.writing import write_results
+from landscape import plots
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.toml"))
 
@@ -374,7 +375,12 @@ def test_methods_are_compared_over_the_seeds_that_they_share():
     assert set(found["metric"]) == {"accuracy"}
 
 
-def test_what_is_worth_keeping_is_written(tuned, tmp_path):
+def test_what_is_worth_keeping_is_written(tuned, tmp_path, monkeypatch):
+    drawn = []
+    draw = plots.curve_panels
+    monkeypatch.setattr(
+        plots, "curve_panels", lambda curves, heading: drawn.append(list(curves)) or draw(curves, heading)
+    )
     study = dataclasses.replace(tuned, methods={name: tuned.methods[name] for name in ("original", "sam")})
     run_study(study, tmp_path / "runs", executor=one_thread(), progress=False)
     compared = write_results(study, tmp_path / "runs", tmp_path / "tuned.toml", tmp_path / "kept")
@@ -383,6 +389,7 @@ def test_what_is_worth_keeping_is_written(tuned, tmp_path):
     ]
     assert (tmp_path / "kept" / "study.toml").read_text() == TUNED
     assert list(compared["method"]) == ["original", "sam"]
+    assert drawn == [["original", "sam"]]  # none of Figure 2's other rows is there: what there is, then
     epochs = pd.read_csv(tmp_path / "kept" / "epochs.csv")
     assert len(epochs) == 2 * (3 + 2)
     assert epochs.groupby(["method", "seed"])["epoch"].apply(list).map(lambda found: found == [1, 2]).all()

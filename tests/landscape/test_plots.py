@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 from hypothesis import example, given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
@@ -277,6 +278,15 @@ def test_reliefs_share_heights_and_camera(plane):
     assert len({(ax.get_xlim(), ax.get_ylim(), ax.get_zlim(), ax.elev, ax.azim) for ax in figure.axes}) == 1
     assert len({tuple(ax.get_zticks()) for ax in figure.axes}) == 1
     assert figure.get_suptitle() == "two models"
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_caption_of_reliefs_is_below_their_labels(plane, columns):
+    figure = relief_panels({"one": plane(valley), "two": plane(valley)}, columns=columns)
+    FigureCanvasAgg(figure).draw()
+    caption = next(text for text in figure.texts if text.get_text() == figure.get_supxlabel())
+    labels = [label for ax in figure.axes for label in (ax.xaxis.label, ax.yaxis.label)]
+    assert caption.get_window_extent().y1 < min(label.get_window_extent().y0 for label in labels)
 
 
 @pytest.mark.parametrize("kind", PANELS)
