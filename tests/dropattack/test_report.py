@@ -63,7 +63,9 @@ def differences():
         for checkpoint in ("selected", "matched")
         for split in ("train", "test")
         for metric, setting, high in (("hessian_trace", math.nan, 0.1), ("filter_normalized_rise", "radius=0.25", -0.1),
-                                      ("input_gradient_norm", "site=input", -0.1))
+                                      ("input_gradient_norm", "site=input", -0.1),
+                                      ("weight_gradient_norm", "site=fc.weight", -0.1),
+                                      ("weight_gradient_norm", "site=*", -0.1))
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -199,9 +201,10 @@ def test_the_surfaces_are_of_the_first_seed_and_pair(found):
 
 def test_the_flatness_table(found):
     gradients, every = parts(found[0][2].parts[2], Table)
-    assert list(gradients.frame["quantity"]) == ["input_gradient_norm (site=input)"] * 2
+    of_all = ["input_gradient_norm (site=input)", "weight_gradient_norm (site=*)"]  # not that of each weight
+    assert list(gradients.frame["quantity"]) == of_all * 2
     assert every.folded
-    assert len(every.frame) == 12
+    assert len(every.frame) == 20
     assert list(every.frame["quantity"][:2]) == ["hessian_trace", "filter_normalized_rise (radius=0.25)"]
     assert list(every.frame["side"][:2]) == ["around zero", "below zero"]
     assert list(every.frame["rescaling"][:2]) == ["yes", "no"]
